@@ -1,0 +1,306 @@
+/*
+ * Hopper4J: the whole C ABI of the library, one plain C header that needs no CUDA header.
+ *
+ * Rules that hold for every function
+ * - Status. Each function that can fail returns h4j_status and takes `h4j_error* error`, which the caller owns and which may be null. On failure the
+ *   error names operation, argument, what was got and what is allowed; on success it is left as it was. Nothing is kept per thread.
+ * - Structs. `struct_size` comes first and is set by the caller to the size it was compiled with, so a newer library accepts an older caller. Fields
+ *   a caller does not know are taken as 0.
+ * - Handles are opaque, made by one function and destroyed by one function; null is an error where a handle is expected, and destroying null is fine.
+ *   A handle must not be destroyed while another thread uses it.
+ * - Contexts. A function that touches a device makes the context of its stream (or device) current and puts the caller's back before it returns.
+ * - Addresses of device memory are uint64_t. Sizes and strides of tensors are counted in elements, of raw memory in bytes.
+ * - No function prints, exits, throws or keeps a pointer to caller memory after it returns, except where it says so.
+ * - The library loads without a driver and without a GPU; functions that need one then fail with H4J_NO_DRIVER, planning on a described device works.
+ */
+#ifndef HOPPER4J_H
+#define HOPPER4J_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define H4J_API __attribute__((visibility("default")))
+#else
+#define H4J_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Changes when a function or struct changes in a way an existing caller would notice. */
+#define H4J_ABI_VERSION 1
+
+typedef int32_t h4j_status;
+#define H4J_OK 0
+#define H4J_INVALID_ARGUMENT 1     /* the caller's mistake: error->argument names it */
+#define H4J_INVALID_STATE 2        /* a correct call at a wrong time, such as ending a capture that never began */
+#define H4J_UNSUPPORTED 3          /* a valid request that this device or library cannot serve: error->argument names the unmet need */
+#define H4J_OUT_OF_DEVICE_MEMORY 4 /* error->requested_bytes, error->free_bytes */
+#define H4J_DEVICE_ERROR 5         /* the driver reported error->cuda_code; error->sticky says whether the context is lost */
+#define H4J_NO_DRIVER 6            /* no driver, one older than the library needs, or no device */
+#define H4J_NOT_READY 7            /* an answer, not a failure: the work has not finished yet */
+#define H4J_INTERNAL 8             /* out of host memory, or a defect of the library */
+
+/* Element types. The codes are part of the ABI. */
+typedef int32_t h4j_dtype;
+#define H4J_F32 1
+#define H4J_F16 2
+#define H4J_BF16 3
+#define H4J_F8_E4M3 4 /* fn form: largest 448, no infinity, NaN 0x7F and 0xFF */
+#define H4J_F8_E5M2 5
+#define H4J_F8_E8M0 6
+#define H4J_I32 7
+#define H4J_I64 8
+#define H4J_U8 9
+
+/* How a quantisation scale is formed from a block's largest magnitude; see h4j_quantize_spec. */
+#define H4J_SCALE_F32 0
+#define H4J_SCALE_POWER_OF_TWO 1 /* F32 values that are powers of two, so each is also a UE8M0 value */
+
+typedef struct h4j_error {
+  uint32_t struct_size;
+  h4j_status status;
+  int32_t cuda_code;       /* CUresult, 0 where no driver call failed */
+  int32_t sticky;          /* 1: the context is lost, the process must restart to use this device again */
+  int64_t requested_bytes; /* H4J_OUT_OF_DEVICE_MEMORY: what was asked for */
+  int64_t free_bytes;      /* H4J_OUT_OF_DEVICE_MEMORY: what the card had free, -1 where unknown */
+  char operation[32];      /* "gemm" */
+  char argument[48];       /* "b_scales_ld" */
+  char got[160];
+  char allowed[160];
+  char message[480]; /* the whole sentence: "gemm: k: got 120, need a multiple of 16" */
+} h4j_error;
+
+/* ---- Library ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* The H4J_ABI_VERSION that the library was built with. Callable before anything else. */
+H4J_API int32_t h4j_abi_version(void);
+/* "0.1.0", static storage. */
+H4J_API const char* h4j_version(void);
+/* sizeof of a struct of this header by its name ("h4j_error"), 0 for an unknown name: lets a binding check its layouts. */
+H4J_API int64_t h4j_struct_size(const char* struct_name);
+/* The CUDA version that the driver supports, 1000 * major + 10 * minor; 0 where there is no driver. */
+H4J_API h4j_status h4j_driver_version(int32_t* version, h4j_error* error);
+
+/* ---- Devices ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* What planning needs to know of a device. A described device (ordinal -1) allows planning for a card that is not there. */
+typedef struct h4j_device_info {
+  uint32_t struct_size;
+  int32_t ordinal;                 /* CUDA ordinal, -1: described */
+  int32_t compute_major;           /* 9 for Hopper */
+  int32_t compute_minor;
+  int32_t sm_count;
+  int32_t shared_memory_per_block; /* bytes, the opt-in limit: 232448 on Hopper */
+  int64_t l2_bytes;
+  int64_t memory_bytes;
+  int32_t sm_clock_khz;            /* peak; 0 where unknown */
+  float nvlink_gbs;                /* GB/s a direction over all links, nominal; 0 where unknown or none */
+  uint8_t uuid[16];                /* zeros for a described device */
+  char name[64];
+} h4j_device_info;
+
+/* Devices that the driver shows; 0 without a driver (the reason is then in `error`, and the status is H4J_OK). */
+H4J_API h4j_status h4j_device_count(int32_t* count, h4j_error* error);
+H4J_API h4j_status h4j_device_properties(int32_t ordinal, h4j_device_info* info, h4j_error* error);
+/* A described device by name: "H100-SXM", "H800-SXM", "H200-SXM" (132 SMs), "H100-PCIe" (114 SMs), "H20" (78 SMs). */
+H4J_API h4j_status h4j_device_describe(const char* name, h4j_device_info* info, h4j_error* error);
+
+typedef struct h4j_device h4j_device;
+/* Opens a device: retains its primary context and makes a stream-ordered memory pool of its own. Destroy streams, graphs and memory before it. */
+H4J_API h4j_status h4j_device_open(int32_t ordinal, h4j_device** device, h4j_error* error);
+H4J_API h4j_status h4j_device_close(h4j_device* device, h4j_error* error);
+/* Free and total bytes of the card at this moment, memory cached by the pool counted as used. */
+H4J_API h4j_status h4j_device_memory(h4j_device* device, int64_t* free_bytes, int64_t* total_bytes, h4j_error* error);
+/* Gives memory that the pool caches beyond `keep_bytes` back to the card. */
+H4J_API h4j_status h4j_device_trim(h4j_device* device, int64_t keep_bytes, h4j_error* error);
+
+/* ---- Streams, events, graphs -------------------------------------------------------------------------------------------------------------- */
+
+typedef struct h4j_stream h4j_stream;
+/* A non-blocking stream of the device's primary context. */
+H4J_API h4j_status h4j_stream_create(h4j_device* device, h4j_stream** stream, h4j_error* error);
+/* Borrows a CUstream, also one of a context that is not the primary one; it is never destroyed here and must outlive the handle.
+ * 0 is the legacy default stream of the primary context. Fails where the stream belongs to another device. */
+H4J_API h4j_status h4j_stream_wrap(h4j_device* device, uint64_t cu_stream, h4j_stream** stream, h4j_error* error);
+/* Waits for an own stream's work, then destroys it; a borrowed one is left alone. */
+H4J_API h4j_status h4j_stream_close(h4j_stream* stream, h4j_error* error);
+/* The CUstream, for other libraries. */
+H4J_API h4j_status h4j_stream_handle(h4j_stream* stream, uint64_t* cu_stream, h4j_error* error);
+H4J_API h4j_status h4j_stream_synchronize(h4j_stream* stream, h4j_error* error);
+/* H4J_OK: all work done; H4J_NOT_READY: not yet. */
+H4J_API h4j_status h4j_stream_query(h4j_stream* stream, h4j_error* error);
+
+typedef struct h4j_event h4j_event;
+/* An event of the stream's context; timed events can be compared by h4j_event_elapsed. */
+H4J_API h4j_status h4j_event_create(h4j_stream* stream, int32_t timed, h4j_event** event, h4j_error* error);
+H4J_API h4j_status h4j_event_close(h4j_event* event, h4j_error* error);
+H4J_API h4j_status h4j_event_record(h4j_event* event, h4j_stream* stream, h4j_error* error);
+/* Makes later work of the stream wait for the event. */
+H4J_API h4j_status h4j_stream_wait(h4j_stream* stream, h4j_event* event, h4j_error* error);
+H4J_API h4j_status h4j_event_synchronize(h4j_event* event, h4j_error* error);
+/* H4J_OK: reached; H4J_NOT_READY: not yet. */
+H4J_API h4j_status h4j_event_query(h4j_event* event, h4j_error* error);
+/* Microseconds between two timed events that were reached. */
+H4J_API h4j_status h4j_event_elapsed(h4j_event* start, h4j_event* end, double* microseconds, h4j_error* error);
+
+typedef struct h4j_graph h4j_graph;
+/* Work given to the stream from now on is recorded, not run. Other threads are not affected. */
+H4J_API h4j_status h4j_capture_begin(h4j_stream* stream, h4j_error* error);
+/* Ends the capture and makes an executable graph. On failure the capture is ended all the same. `graph` null: the capture is thrown away. */
+H4J_API h4j_status h4j_capture_end(h4j_stream* stream, h4j_graph** graph, h4j_error* error);
+H4J_API h4j_status h4j_graph_launch(h4j_graph* graph, h4j_stream* stream, h4j_error* error);
+H4J_API h4j_status h4j_graph_close(h4j_graph* graph, h4j_error* error);
+
+/* ---- Memory ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Device memory from the device's pool in stream order, 256-byte aligned. 0 bytes give address 0. */
+H4J_API h4j_status h4j_memory_allocate(h4j_stream* stream, int64_t bytes, uint64_t* address, h4j_error* error);
+/* Freed when the stream's earlier work is done. Address 0 is fine. */
+H4J_API h4j_status h4j_memory_free(h4j_stream* stream, uint64_t address, h4j_error* error);
+/* Page-locked host memory, reachable from every context, 4096-byte aligned. */
+H4J_API h4j_status h4j_host_allocate(h4j_device* device, int64_t bytes, void** address, h4j_error* error);
+H4J_API h4j_status h4j_host_free(h4j_device* device, void* address, h4j_error* error);
+/* Copies between host and device in either direction (unified addressing tells which). Asynchronous where host memory is page-locked; otherwise
+ * the driver stages it. Host memory must stay valid until the stream reaches the end of the copy. */
+H4J_API h4j_status h4j_copy(h4j_stream* stream, uint64_t destination, uint64_t source, int64_t bytes, h4j_error* error);
+/* `rows` rows of `row_bytes`, with a pitch in bytes on either side. */
+H4J_API h4j_status h4j_copy_2d(h4j_stream* stream, uint64_t destination, int64_t destination_pitch, uint64_t source, int64_t source_pitch,
+                               int64_t row_bytes, int64_t rows, h4j_error* error);
+/* Sets device memory to one byte value. */
+H4J_API h4j_status h4j_fill(h4j_stream* stream, uint64_t address, int32_t byte_value, int64_t bytes, h4j_error* error);
+
+/* ---- Operations: plan, bind, launch ------------------------------------------------------------------------------------------------------- */
+
+/* A plan has checked a spec against a device, chosen the kernel instance and knows the workspace. Immutable, shareable between threads. */
+typedef struct h4j_plan h4j_plan;
+/* A launch is a plan with addresses. h4j_launch_run may be called from several threads on several streams at once; rebinding may not run beside it. */
+typedef struct h4j_launch h4j_launch;
+
+typedef struct h4j_plan_info {
+  uint32_t struct_size;
+  int32_t grid;             /* CTAs of a full launch */
+  int32_t block;            /* threads a CTA */
+  int32_t shared_memory;    /* bytes a CTA */
+  int64_t workspace_bytes;  /* device memory that bind asks for, 256-byte aligned; 0: none */
+  char kernel[96];          /* instance name, stable: "gemm_dense_256x128x4" */
+  char explanation[512];    /* why this instance, in words and figures */
+} h4j_plan_info;
+
+H4J_API h4j_status h4j_plan_describe(const h4j_plan* plan, h4j_plan_info* info, h4j_error* error);
+H4J_API h4j_status h4j_plan_close(h4j_plan* plan, h4j_error* error);
+
+/* Runs a bound launch on a stream of the device that it was bound on: no allocation, no synchronisation, safe under capture. `rows` is how many rows
+ * (M) are in use this time, 0..max_rows of the spec; -1 means all. A null error is fine: call again with one for the reason. */
+H4J_API h4j_status h4j_launch_run(const h4j_launch* launch, h4j_stream* stream, int64_t rows, h4j_error* error);
+/* The launch must outlive neither graphs that captured it (they hold copies) nor running work. */
+H4J_API h4j_status h4j_launch_close(h4j_launch* launch, h4j_error* error);
+
+/* -- quantize: E4M3 values and F32 scales from F32, F16 or BF16 --
+ * The DeepSeek-V3.2-Exp variant (inference/kernel.py of that release): per block
+ *   amax = max(max |x|, 1e-4), NaN left out;  s = amax * (1/448) in F32, or 2^ceil(log2(amax * (1/448))), exact by exponent bits;
+ *   q = E4M3(x / s), IEEE F32 division, round to nearest even, saturating to +-448; NaN gives 0x7F.
+ * Blocks are 1 x 128 (activations) or 128 x 128 (weights); ragged edge blocks use only their own elements. */
+typedef struct h4j_quantize_spec {
+  uint32_t struct_size;
+  h4j_dtype in_dtype;   /* H4J_F32, H4J_F16, H4J_BF16 */
+  int32_t block_rows;   /* 1 or 128 */
+  int32_t block_cols;   /* 128 */
+  int32_t scale_kind;   /* H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
+  int32_t sm_budget;    /* at most so many SMs, 0: all */
+  int64_t max_rows;     /* >= 0 */
+  int64_t cols;         /* a multiple of 8, >= 8 */
+} h4j_quantize_spec;
+
+typedef struct h4j_quantize_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t in;          /* [rows, cols] row-major, 16-byte aligned */
+  int64_t in_ld;        /* elements between rows, a multiple of 8, >= cols */
+  uint64_t out;         /* [rows, cols] E4M3, 16-byte aligned */
+  int64_t out_ld;       /* a multiple of 16, >= cols */
+  uint64_t scales;      /* F32, 16-byte aligned. 1x128: element (row, block) at block * scales_ld + row; 128x128: at block_row * scales_ld + block_col */
+  int64_t scales_ld;    /* 1x128: >= rows, a multiple of 4; 128x128: >= ceil(cols/128) */
+} h4j_quantize_args;
+
+H4J_API h4j_status h4j_quantize_plan(const h4j_device_info* device, const h4j_quantize_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_quantize_bind(const h4j_plan* plan, h4j_device* device, const h4j_quantize_args* args, h4j_launch** launch, h4j_error* error);
+/* New addresses for an existing launch of the same kind; allocates nothing. */
+H4J_API h4j_status h4j_quantize_rebind(h4j_launch* launch, const h4j_quantize_args* args, h4j_error* error);
+/* Eager form: plan, bind and launch in one call, with max_rows rows. */
+H4J_API h4j_status h4j_quantize(h4j_stream* stream, const h4j_quantize_spec* spec, const h4j_quantize_args* args, h4j_error* error);
+
+/* -- dequantize: out = float(q) * s in F32, rounded to nearest even to the output type; the inverse layout of quantize -- */
+typedef struct h4j_dequantize_spec {
+  uint32_t struct_size;
+  h4j_dtype out_dtype;  /* H4J_F32, H4J_F16, H4J_BF16 */
+  int32_t block_rows;   /* 1 or 128 */
+  int32_t block_cols;   /* 128 */
+  int32_t sm_budget;
+  uint32_t reserved;
+  int64_t max_rows;
+  int64_t cols;         /* a multiple of 8, >= 8 */
+} h4j_dequantize_spec;
+
+typedef struct h4j_dequantize_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t in;          /* [rows, cols] E4M3, 16-byte aligned */
+  int64_t in_ld;        /* a multiple of 16, >= cols */
+  uint64_t scales;      /* as in h4j_quantize_args */
+  int64_t scales_ld;
+  uint64_t out;         /* [rows, cols], 16-byte aligned */
+  int64_t out_ld;       /* a multiple of 8, >= cols */
+} h4j_dequantize_args;
+
+H4J_API h4j_status h4j_dequantize_plan(const h4j_device_info* device, const h4j_dequantize_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_dequantize_bind(const h4j_plan* plan, h4j_device* device, const h4j_dequantize_args* args, h4j_launch** launch,
+                                       h4j_error* error);
+H4J_API h4j_status h4j_dequantize_rebind(h4j_launch* launch, const h4j_dequantize_args* args, h4j_error* error);
+H4J_API h4j_status h4j_dequantize(h4j_stream* stream, const h4j_dequantize_spec* spec, const h4j_dequantize_args* args, h4j_error* error);
+
+/* -- gemm: D = A B^T (+ C), FP8 with block scales (DeepSeek-V3 technical report, arXiv 2412.19437, section 3.3.2) --
+ *   D[m,n] = sum over blocks kb of 128 along K of (sum_{k in kb} A[m,k] B[n,k]) * (sa[m,kb] * sb[n/128,kb])  (+ C[m,n])
+ * Products of a block are summed by the tensor core, partial sums are promoted to F32 registers and scaled there; D is rounded to nearest even.
+ * Any max_m >= 0 (0 rows: nothing is launched); K need not be a multiple of 128: the last block is shorter. */
+typedef struct h4j_gemm_spec {
+  uint32_t struct_size;
+  h4j_dtype out_dtype;  /* H4J_BF16 or H4J_F32: type of D and C */
+  int32_t accumulate;   /* 1: C is added */
+  int32_t sm_budget;    /* at most so many SMs, 0: all */
+  int64_t max_m;        /* >= 0 */
+  int64_t n;            /* a multiple of 8, >= 8 */
+  int64_t k;            /* a multiple of 16, >= 16 */
+} h4j_gemm_spec;
+
+typedef struct h4j_gemm_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t a;           /* [M, K] E4M3 row-major, 16-byte aligned */
+  int64_t a_ld;         /* elements between rows, a multiple of 16, >= K */
+  uint64_t a_scales;    /* F32 [M, ceil(K/128)], element (m, kb) at kb * a_scales_ld + m; 16-byte aligned */
+  int64_t a_scales_ld;  /* >= M, a multiple of 4 */
+  uint64_t b;           /* [N, K] E4M3 row-major, 16-byte aligned */
+  int64_t b_ld;         /* a multiple of 16, >= K */
+  uint64_t b_scales;    /* F32 [ceil(N/128), ceil(K/128)] row-major; 4-byte aligned */
+  int64_t b_scales_ld;  /* >= ceil(K/128) */
+  uint64_t c;           /* [M, N] of out_dtype, 16-byte aligned; may be d; 0 unless accumulate */
+  int64_t c_ld;         /* a multiple of 16 bytes, >= N */
+  uint64_t d;           /* [M, N] of out_dtype, 16-byte aligned; overlaps nothing but c at the same address and stride */
+  int64_t d_ld;         /* a multiple of 16 bytes, >= N */
+  uint64_t workspace;   /* workspace_bytes of the plan, 256-byte aligned; 0 where that is 0. Not shared by launches that may overlap */
+  int64_t workspace_bytes;
+} h4j_gemm_args;
+
+H4J_API h4j_status h4j_gemm_plan(const h4j_device_info* device, const h4j_gemm_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_gemm_bind(const h4j_plan* plan, h4j_device* device, const h4j_gemm_args* args, h4j_launch** launch, h4j_error* error);
+H4J_API h4j_status h4j_gemm_rebind(h4j_launch* launch, const h4j_gemm_args* args, h4j_error* error);
+H4J_API h4j_status h4j_gemm(h4j_stream* stream, const h4j_gemm_spec* spec, const h4j_gemm_args* args, h4j_error* error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* HOPPER4J_H */
