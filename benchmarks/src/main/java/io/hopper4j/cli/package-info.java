@@ -1,0 +1,5 @@
+/** The command line: {@code verify} and {@code doctor}. */
+@NullMarked
+package io.hopper4j.cli;
+
+import org.jspecify.annotations.NullMarked;

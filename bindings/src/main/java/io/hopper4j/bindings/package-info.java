@@ -1,0 +1,2 @@
+/** What jextract makes of {@code hopper4j.h}. */
+package io.hopper4j.bindings;

@@ -1,0 +1,5 @@
+/** Kernels of DeepSeek-V3-class models on NVIDIA Hopper GPUs, for Java programs. */
+module io.hopper4j {
+    requires io.hopper4j.bindings;
+    requires static transitive org.jspecify;
+}
