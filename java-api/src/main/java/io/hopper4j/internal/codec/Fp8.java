@@ -5,6 +5,7 @@ package io.hopper4j.internal.codec;
  * {@code cvt.rn.satfinite} does: round to nearest, ties to even; what lies beyond the largest finite number, infinities included, becomes
  * that number with its sign; every NaN becomes {@code 0x7F}.
  */
+@SuppressWarnings("ImmutableEnumChecker") // the array is written once, by the constructor
 public enum Fp8 {
     /** 4 exponent bits, bias 7, 3 fraction bits; largest 448, smallest subnormal 2^-9, no infinity, NaN is S.1111.111. */
     E4M3(3, 7, 0x7E, false),
@@ -79,10 +80,12 @@ public enum Fp8 {
             return (byte) (sign | maxCode);
         }
         if (magnitude < minNormalAsFloatBits) {
-            // The code of a subnormal counts steps of the smallest one; a count of 2^fractionBits is the code of the smallest normal number.
+            // The code of a subnormal counts steps of the smallest one; a count of 2^fractionBits is the code of the
+            // smallest normal number.
             return (byte) (sign | (int) Math.rint(Math.abs(value) * (double) subnormalsPerUnit));
         }
-        // Adding half of the dropped part, less one unit where the kept part is even, carries exactly when rounding goes up; a carry out of the
+        // Adding half of the dropped part, less one unit where the kept part is even, carries exactly when rounding
+        // goes up; a carry out of the
         // fraction moves into the exponent, which is the right number there too.
         final int halfLessOne = (1 << (droppedBits - 1)) - 1;
         final int rounded = magnitude + halfLessOne + ((magnitude >>> droppedBits) & 1);

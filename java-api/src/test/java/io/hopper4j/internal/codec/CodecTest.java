@@ -43,9 +43,23 @@ final class CodecTest {
 
     @ParameterizedTest
     @CsvSource({
-        "E4M3, 448, 7E", "E4M3, 464, 7E", "E4M3, 1e30, 7E", "E4M3, Infinity, 7E", "E4M3, -Infinity, FE", "E4M3, NaN, 7F",
-        "E4M3, 0.0009765625, 0", "E4M3, 0.0009765626, 1", "E4M3, -0.0, 80", "E4M3, 1e-45, 0", "E4M3, 1, 38",
-        "E5M2, 57344, 7B", "E5M2, 61440, 7B", "E5M2, Infinity, 7B", "E5M2, -Infinity, FB", "E5M2, NaN, 7F", "E5M2, 1, 3C"
+        "E4M3, 448, 7E",
+        "E4M3, 464, 7E",
+        "E4M3, 1e30, 7E",
+        "E4M3, Infinity, 7E",
+        "E4M3, -Infinity, FE",
+        "E4M3, NaN, 7F",
+        "E4M3, 0.0009765625, 0",
+        "E4M3, 0.0009765626, 1",
+        "E4M3, -0.0, 80",
+        "E4M3, 1e-45, 0",
+        "E4M3, 1, 38",
+        "E5M2, 57344, 7B",
+        "E5M2, 61440, 7B",
+        "E5M2, Infinity, 7B",
+        "E5M2, -Infinity, FB",
+        "E5M2, NaN, 7F",
+        "E5M2, 1, 3C"
     })
     void convertsTheEdges(final Fp8 format, final float value, final String code) {
         assertThat(Integer.toHexString(format.fromFloat(value) & 0xFF)).isEqualToIgnoringCase(code);
@@ -90,7 +104,9 @@ final class CodecTest {
     @Test
     void roundsADoubleToBf16Once() {
         final double tie = 1 + 0x1p-8;
-        assertThat(Bf16.fromFloat((float) (tie + 0x1p-40))).as("through float the tie is lost").isEqualTo((short) 0x3F80);
+        assertThat(Bf16.fromFloat((float) (tie + 0x1p-40)))
+                .as("through float the tie is lost")
+                .isEqualTo((short) 0x3F80);
         assertThat(Bf16.fromDouble(tie + 0x1p-40)).isEqualTo((short) 0x3F81);
         assertThat(Bf16.fromDouble(tie - 0x1p-40)).isEqualTo((short) 0x3F80);
         assertThat(Bf16.fromDouble(tie)).isEqualTo((short) 0x3F80);
@@ -100,7 +116,18 @@ final class CodecTest {
     }
 
     @ParameterizedTest
-    @CsvSource({"1, 127", "1.0000001, 128", "0, 0", "1e-45, 0", "0x1p127, 254", "Infinity, 254", "NaN, 255", "-1, 255", "3, 129", "0x1.8p-127, 1"})
+    @CsvSource({
+        "1, 127",
+        "1.0000001, 128",
+        "0, 0",
+        "1e-45, 0",
+        "0x1p127, 254",
+        "Infinity, 254",
+        "NaN, 255",
+        "-1, 255",
+        "3, 129",
+        "0x1.8p-127, 1"
+    })
     void roundsE8m0Upward(final String value, final int code) {
         assertThat(E8m0.fromFloat(Float.parseFloat(value)) & 0xFF).isEqualTo(code);
     }
