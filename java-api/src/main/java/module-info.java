@@ -2,4 +2,8 @@
 module io.hopper4j {
     requires io.hopper4j.bindings;
     requires static transitive org.jspecify;
+
+    exports io.hopper4j;
+    exports io.hopper4j.gemm;
+    exports io.hopper4j.quant;
 }

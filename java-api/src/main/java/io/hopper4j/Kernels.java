@@ -1,0 +1,127 @@
+package io.hopper4j;
+
+import io.hopper4j.gemm.GemmPlan;
+import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.quant.DequantizePlan;
+import io.hopper4j.quant.DequantizeSpec;
+import io.hopper4j.quant.QuantizePlan;
+import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.ScaleKind;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The operations: one contract with two implementations, the CUDA kernels and the plain Java reference that says what each must compute.
+ *
+ * <p>An operation is planned (a kernel is chosen for a spec), bound (to tensors) and launched (put into a stream, as often as wanted).
+ * The eager forms do all three for one run.
+ *
+ * <p>{@snippet :
+ * try (Kernels<DeviceTensor> kernels = Kernels.cuda(device);
+ *         GemmPlan<DeviceTensor> plan = kernels.plan(GemmSpec.of(4096, 7168, 2048));
+ *         GemmLaunch<DeviceTensor> gemm = plan.bind(a, b, out, null)) {
+ *     gemm.launch(stream);          // all rows of a
+ *     gemm.launch(stream, 17);      // the first 17 rows
+ * }
+ * }
+ *
+ * <p>May be used from any thread.
+ *
+ * @param <T> the tensors that the implementation works on
+ */
+public interface Kernels<T extends Tensor> extends AutoCloseable {
+    /**
+     * {@return what kernel serves an operation, or every reason why none does}
+     *
+     * @param spec the operation
+     */
+    Support support(OpSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    GemmPlan<T> plan(GemmSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    QuantizePlan<T> plan(QuantizeSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    DequantizePlan<T> plan(DequantizeSpec spec);
+
+    /** {@return a new stream for these kernels, which the caller closes} */
+    Stream openStream();
+
+    /**
+     * Multiplies once: {@code out = a b^T}; see {@link GemmSpec}.
+     *
+     * @param a {@code [M, K]}, as in {@link GemmPlan#bind}
+     * @param b {@code [N, K]}, as in {@link GemmPlan#bind}
+     * @param out {@code [M, N]} BF16 or F32, as in {@link GemmPlan#bind}
+     * @param on the stream
+     * @throws IllegalArgumentException if a type, shape, stride, alignment or device does not fit
+     * @throws IllegalStateException if the stream or the arena of a tensor is closed
+     * @throws UnsupportedKernelException if no kernel serves the shape
+     */
+    default void gemm(final Scaled<T> a, final Scaled<T> b, final T out, final Stream on) {
+        gemm(a, b, null, out, on);
+    }
+
+    /**
+     * Multiplies once and adds: {@code out = a b^T + c}; see {@link GemmSpec}.
+     *
+     * @param a {@code [M, K]}, as in {@link GemmPlan#bind}
+     * @param b {@code [N, K]}, as in {@link GemmPlan#bind}
+     * @param c {@code [M, N]} of the type of {@code out}, may be {@code out}; null: nothing is added
+     * @param out {@code [M, N]} BF16 or F32, as in {@link GemmPlan#bind}
+     * @param on the stream
+     * @throws IllegalArgumentException if a type, shape, stride, alignment or device does not fit
+     * @throws IllegalStateException if the stream or the arena of a tensor is closed
+     * @throws UnsupportedKernelException if no kernel serves the shape
+     */
+    void gemm(Scaled<T> a, Scaled<T> b, @Nullable T c, T out, Stream on);
+
+    /**
+     * Quantises once; see {@link QuantizeSpec}.
+     *
+     * @param in {@code [rows, cols]} F32, F16 or BF16, as in {@link QuantizePlan#bind}
+     * @param scaleKind F32 or power-of-two scales
+     * @param out written, with the blocks of its scaling, as in {@link QuantizePlan#bind}
+     * @param on the stream
+     * @throws IllegalArgumentException if a type, shape, stride, alignment or device does not fit
+     * @throws IllegalStateException if the stream or the arena of a tensor is closed
+     * @throws UnsupportedKernelException if no kernel serves the shape
+     */
+    void quantize(T in, ScaleKind scaleKind, Scaled<T> out, Stream on);
+
+    /**
+     * Dequantises once; see {@link DequantizeSpec}.
+     *
+     * @param in {@code [rows, cols]}, as in {@link DequantizePlan#bind}
+     * @param out {@code [rows, cols]} F32, F16 or BF16, written, as in {@link DequantizePlan#bind}
+     * @param on the stream
+     * @throws IllegalArgumentException if a type, shape, stride, alignment or device does not fit
+     * @throws IllegalStateException if the stream or the arena of a tensor is closed
+     * @throws UnsupportedKernelException if no kernel serves the shape
+     */
+    void dequantize(Scaled<T> in, T out, Stream on);
+
+    /**
+     * Lets the kernels go. Closing closed kernels does nothing.
+     *
+     * @throws IllegalStateException if plans are open; the message names them
+     */
+    @Override
+    void close();
+}

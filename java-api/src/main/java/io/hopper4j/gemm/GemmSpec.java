@@ -1,0 +1,87 @@
+package io.hopper4j.gemm;
+
+import io.hopper4j.DType;
+import io.hopper4j.OpSpec;
+import io.hopper4j.Scaling;
+import io.hopper4j.internal.Arguments;
+import java.util.Objects;
+
+/**
+ * {@code D = A B^T (+ C)} of FP8 matrices with block scales (DeepSeek-V3 technical report, arXiv 2412.19437, section 3.3.2):
+ *
+ * <pre>
+ * D[m,n] = sum over blocks kb of 128 along K of (sum_{k in kb} A[m,k] B[n,k]) * (sa[m,kb] * sb[n/128,kb])  (+ C[m,n])
+ * </pre>
+ *
+ * A is {@code [M, K]} E4M3 with a scale for each row and 128 of K; B is {@code [N, K]} E4M3 with a scale for each 128 x 128; C and D are
+ * {@code [M, N]}, BF16 or F32, rounded to nearest even. The kernels add the products of a block in the tensor core and the blocks in F32;
+ * {@link GemmTolerance} says how far that may be from the exact sum.
+ *
+ * <p>Every M from 0 to {@code maxM} can be run; N must be a multiple of 8 and K a multiple of 16, which need not be a multiple of 128.
+ *
+ * @param maxM most rows of A and D
+ * @param n rows of B, columns of D
+ * @param k columns of A and B
+ * @param outDType type of C and D: BF16 or F32
+ * @param accumulate whether C is added
+ * @param aScaling blocks of A's scales: 1x128
+ * @param bScaling blocks of B's scales: 128x128
+ * @param smBudget at most how many SMs may be used; 0: all
+ */
+public record GemmSpec(
+        long maxM, long n, long k, DType outDType, boolean accumulate, Scaling aScaling, Scaling bScaling, int smBudget)
+        implements OpSpec {
+    /**
+     * Checks what no kernel could ever serve; whether the kernels at hand serve the rest, {@code Kernels.support} says.
+     *
+     * @throws IllegalArgumentException if a size is negative, N or K is 0, or a matrix would hold 2^60 elements or more
+     */
+    public GemmSpec {
+        Objects.requireNonNull(outDType, "outDType");
+        Objects.requireNonNull(aScaling, "aScaling");
+        Objects.requireNonNull(bScaling, "bScaling");
+        Arguments.require(maxM >= 0, "gemm: maxM", maxM, "at least 0");
+        Arguments.require(n >= 1, "gemm: n", n, "at least 1");
+        Arguments.require(k >= 1, "gemm: k", k, "at least 1");
+        Arguments.require(smBudget >= 0, "gemm: smBudget", smBudget, "at least 0");
+        Arguments.matrixSize("gemm: A [maxM,k]", maxM, k);
+        Arguments.matrixSize("gemm: B [n,k]", n, k);
+        Arguments.matrixSize("gemm: D [maxM,n]", maxM, n);
+    }
+
+    /**
+     * {@return a spec with BF16 output, nothing added, all SMs}
+     *
+     * @param maxM most rows of A and D
+     * @param n rows of B, columns of D
+     * @param k columns of A and B
+     */
+    public static GemmSpec of(final long maxM, final long n, final long k) {
+        return new GemmSpec(maxM, n, k, DType.BF16, false, Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128, 0);
+    }
+
+    /** {@return this spec with another type of C and D} */
+    public GemmSpec withOut(final DType type) {
+        return new GemmSpec(maxM, n, k, type, accumulate, aScaling, bScaling, smBudget);
+    }
+
+    /** {@return this spec with C added or not} */
+    public GemmSpec withAccumulate(final boolean add) {
+        return new GemmSpec(maxM, n, k, outDType, add, aScaling, bScaling, smBudget);
+    }
+
+    /** {@return this spec with other scale blocks} */
+    public GemmSpec withScaling(final Scaling a, final Scaling b) {
+        return new GemmSpec(maxM, n, k, outDType, accumulate, a, b, smBudget);
+    }
+
+    /** {@return this spec with at most so many SMs; 0: all} */
+    public GemmSpec withSmBudget(final int sms) {
+        return new GemmSpec(maxM, n, k, outDType, accumulate, aScaling, bScaling, sms);
+    }
+
+    @Override
+    public String operation() {
+        return "gemm";
+    }
+}
