@@ -13,18 +13,18 @@ import org.junit.platform.launcher.TestExecutionListener;
 import org.junit.platform.launcher.TestPlan;
 
 /**
- * Leaves out the tests tagged {@code gpu} where there is no CUDA device, and says how many they were: a test that did
+ * Leaves out tests tagged {@code gpu} where there is no CUDA device, and says how many they were: a test that did
  * not run never counts as passed. JUnit finds this class through {@code META-INF/services}, whoever starts it: Maven,
  * an IDE or the bundle's console launcher.
  */
-public final class GpuTests implements PostDiscoveryFilter, TestExecutionListener {
+public final class GpuTestFilter implements PostDiscoveryFilter, TestExecutionListener {
     private static final TestTag GPU = TestTag.create("gpu");
 
     // Shared by the filter and the listener, two instances that JUnit makes; and discovery may run more than once.
     private static final Set<String> LEFT_OUT = ConcurrentHashMap.newKeySet();
 
     /** Made by JUnit. */
-    public GpuTests() {}
+    public GpuTestFilter() {}
 
     /** {@return whether this machine has an NVIDIA driver with a device; a broken one is to fail the tests, not skip them} */
     public static boolean canRun() {

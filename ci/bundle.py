@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Packs what `./hopper4j bundle` built: one folder and its archive, which run where there is only an NVIDIA driver."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "target"
+JDK = Path(os.environ["JAVA_HOME"])
+# jdk.zipfs: JUnit's console launcher finds no test in a jar without it, and does not say so.
+MODULES = "java.base,java.logging,java.management,java.xml,jdk.management,jdk.unsupported,jdk.zipfs"
+LIMIT_MB = 40
+
+
+def jlink(into):
+    options = ["--strip-debug", "--no-header-files", "--no-man-pages", "--compress", "zip-0"]  # xz packs better than zip
+    subprocess.run([JDK / "bin" / "jlink", "--add-modules", MODULES, "--output", into, *options], check=True)
+    for library in into.rglob("*.so"):
+        subprocess.run(["strip", "--strip-unneeded", library], check=True)
+
+
+def copy(sources, into):
+    into.mkdir(parents=True)
+    for source in sources:
+        shutil.copy2(source, into)
+
+
+def archive(folder, path):
+    def plain(member):
+        member.uid = member.gid = 0
+        member.uname = member.gname = "root"
+        return member
+
+    with tarfile.open(path, "w:xz") as tar:
+        tar.add(folder, folder.name, filter=plain)
+
+
+def main():
+    version = re.search(r"<version>(.*?)</version>", (ROOT / "pom.xml").read_text()).group(1)
+    folder = TARGET / "bundle" / f"hopper4j-{version}-linux-x86_64"
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+    print("bundle: Java runtime", flush=True)
+    jlink(folder / "runtime")
+    libraries = sorted((TARGET / "benchmarks" / "lib").glob("*.jar"))
+    libraries.append(TARGET / "benchmarks" / f"hopper4j-benchmarks-{version}.jar")
+    names = {library.name for library in libraries}
+    tests = [jar for jar in (TARGET / "benchmarks" / "test-lib").glob("*.jar") if jar.name not in names]
+    tests += TARGET.glob("*/*-tests.jar")
+    copy(libraries, folder / "lib")
+    copy(sorted(tests), folder / "tests")
+    copy([TARGET / "native" / "libhopper4j.so", TARGET / "native" / "hopper4j_tests"], folder / "native")
+    for binary in (folder / "native").iterdir():
+        subprocess.run(["strip", "--strip-unneeded", binary], check=True)
+    copy([ROOT / "ci" / "bundle" / "hopper4j"], folder / "bin")
+    copy([ROOT / "LICENSE"], folder / "licenses")
+    shutil.copy2(ROOT / ".toolchain" / "cutlass" / "LICENSE.txt", folder / "licenses" / "CUTLASS.txt")
+
+    print("bundle: archive", flush=True)
+    packed = folder.parent / f"{folder.name}.tar.xz"
+    archive(folder, packed)
+    megabytes = packed.stat().st_size / 1e6
+    print(f"bundle: {packed.relative_to(ROOT)}: {megabytes:.1f} MB", flush=True)
+    if megabytes > LIMIT_MB:
+        print(f"bundle: too large: {megabytes:.1f} MB, at most {LIMIT_MB} MB", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
