@@ -216,6 +216,9 @@ def main(arguments):
     except Missing as missing:
         say(str(missing))
         return 2
+    except KeyboardInterrupt:
+        say("interrupted: nothing is left half done, run it again")
+        return 130
 
 
 if __name__ == "__main__":
