@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Makes the golden files: what conversion, quantisation and the block-scaled product give when torch and ml_dtypes compute them.
+
+Usage: generate.py [OUTPUT_FOLDER]    (default: benchmarks/src/main/resources/golden of this repository)
+The README beside this file says what the files hold and how to run it. Output is the same, byte for byte, on every run.
+"""
+import gzip
+import pathlib
+import sys
+
+import ml_dtypes
+import numpy as np
+import torch
+from safetensors.torch import save
+
+E4M3_MAX, E5M2_MAX, NAN_CODE = 448.0, 57344.0, 0x7F
+
+
+# ---- conversion ----
+
+def splitmix64(seed, count):
+    """The first `count` numbers of the SplitMix64 sequence (Steele, Lea, Flood, OOPSLA 2014)."""
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def seeded_floats(seed, count):
+    """FP32 bit patterns from SplitMix64: the upper half of each number, but where bit 0 is set the exponent is moved into 2^-22 .. 2^21,
+    around the range of FP8, and where bits 0 and 1 are set the 18 lowest fraction bits are cleared, which makes ties common."""
+    z = splitmix64(seed, count)
+    bits = (z >> np.uint64(32)).astype(np.uint32)
+    exponent = (np.uint64(105) + ((z >> np.uint64(2)) & np.uint64(63)) % np.uint64(44)).astype(np.uint32)
+    near = (z & np.uint64(1)) != 0
+    tie = near & ((z & np.uint64(2)) != 0)
+    bits = np.where(near, (bits & np.uint32(0x807FFFFF)) | (exponent << np.uint32(23)), bits)
+    bits = np.where(tie, bits & np.uint32(0xFFFC0000), bits)
+    return bits.view(np.float32)
+
+
+def to_fp8(x, kind):
+    """Codes of the saturating conversion of float32 `x`, by torch, and the same by ml_dtypes or an error."""
+    dtype, limit, other = {
+        "e4m3": (torch.float8_e4m3fn, E4M3_MAX, ml_dtypes.float8_e4m3fn),
+        "e5m2": (torch.float8_e5m2, E5M2_MAX, ml_dtypes.float8_e5m2),
+    }[kind]
+    clamped = x.clamp(-limit, limit)
+    codes = clamped.to(dtype).view(torch.uint8)
+    with np.errstate(invalid="ignore"):
+        again = torch.from_numpy(clamped.numpy().astype(other).view(np.uint8))
+    nan = x.isnan()
+    if not torch.equal(codes[~nan], again[~nan]):
+        raise AssertionError(f"torch and ml_dtypes differ in {kind}")
+    return torch.where(nan, torch.tensor(NAN_CODE, dtype=torch.uint8), codes)
+
+
+def conversion(seed=20260311, count=1 << 20):
+    every_bf16 = torch.arange(65536, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16).float()
+    floats = torch.from_numpy(seeded_floats(seed, count))
+    tensors = {}
+    for kind in ("e4m3", "e5m2"):
+        tensors[f"bf16.{kind}"] = to_fp8(every_bf16, kind)
+        tensors[f"f32.{kind}"] = to_fp8(floats, kind)
+    return tensors, {"seed": str(seed)}
+
+
+# ---- quantisation ----
+
+def quantize(x, block_rows, power_of_two):
+    """The DeepSeek-V3.2-Exp variant: amax at least 1e-4, s = amax * (1/448) in FP32 or the next power of two, q = E4M3(x / s)."""
+    rows, cols = x.shape
+    codes = torch.empty(rows, cols, dtype=torch.uint8)
+    scales = torch.empty(-(-rows // block_rows), -(-cols // 128), dtype=torch.float32)
+    for i in range(scales.shape[0]):
+        for j in range(scales.shape[1]):
+            block = (slice(i * block_rows, (i + 1) * block_rows), slice(j * 128, (j + 1) * 128))
+            b = x[block].float()
+            amax = b.abs().nan_to_num(nan=0.0, posinf=float("inf")).amax().clamp(min=1e-4)
+            s = amax * torch.tensor(1.0 / 448.0, dtype=torch.float32)
+            if power_of_two and s.isfinite():
+                mantissa, exponent = torch.frexp(s)  # mantissa in [0.5, 1)
+                s = torch.ldexp(torch.tensor(1.0), exponent - (1 if mantissa == 0.5 else 0))
+            codes[block] = to_fp8(b / s, "e4m3")
+            scales[i, j] = s
+    return codes.view(torch.float8_e4m3fn), scales
+
+
+def dequantize(codes, scales, block_rows, dtype):
+    rows, cols = codes.shape
+    wide = scales.repeat_interleave(block_rows, 0)[:rows].repeat_interleave(128, 1)[:, :cols]
+    return (codes.float() * wide).to(dtype)
+
+
+def hard_input(generator, rows, cols, dtype):
+    """Normal values whose size varies from block to block, and what is awkward: zeros, subnormals, a tiny block, infinities, NaN."""
+    x = torch.randn(rows, cols, generator=generator)
+    x *= torch.exp2(torch.randint(-12, 12, (rows, 1), generator=generator).float())
+    limit = torch.finfo(dtype)
+    x[0, :8] = torch.tensor([0.0, -0.0, limit.smallest_normal, -limit.smallest_normal / 4, limit.smallest_normal * limit.eps, 1.0, -1.0, 0.5])
+    if rows > 2:
+        x[1, :] = 0.0
+        x[2, :] = 1e-6 * torch.randn(cols, generator=generator)
+    if rows > 4 and cols > 128:
+        x[3, 5] = float("nan")
+        x[3, 130] = float("inf")
+        x[4, 131] = float("-inf")
+        x[4, 132] = float("nan")
+        x[4, 7] = limit.max
+    return x.to(dtype)
+
+
+def quantisation():
+    generator = torch.Generator().manual_seed(11)
+    tensors = {}
+    for block_rows, shapes in ((1, ((1, 8), (5, 264), (19, 392))), (128, ((3, 8), (128, 128), (130, 136)))):
+        for rows, cols in shapes:
+            for tag, dtype in (("F32", torch.float32), ("F16", torch.float16), ("BF16", torch.bfloat16)):
+                case = f"{block_rows}.{tag}.{rows}x{cols}"
+                x = tensors[f"in.{case}"] = hard_input(generator, rows, cols, dtype)
+                for kind in ("F32", "POWER_OF_TWO"):
+                    codes, scales = quantize(x, block_rows, kind == "POWER_OF_TWO")
+                    tensors[f"values.{kind}.{case}"] = codes
+                    tensors[f"scales.{kind}.{case}"] = scales
+                    tensors[f"back.{kind}.{case}"] = dequantize(codes, scales, block_rows, dtype)
+    return tensors, None
+
+
+# ---- product ----
+
+def nearest_bf16(x):
+    """float64 to bfloat16 rounded once: of the neighbours of the result that went through float32, the nearest, ties to even."""
+    near = x.astype(np.float32).astype(ml_dtypes.bfloat16).view(np.uint16).astype(np.int32)
+    best, best_distance = None, None
+    for step in (0, -1, 1):
+        candidate = np.clip((near & 0x7FFF) + step, 0, 0x7F80) | (near & 0x8000)
+        value = candidate.astype(np.uint16).view(ml_dtypes.bfloat16).astype(np.float64)
+        distance = np.abs(value - x)
+        if best is None:
+            best, best_distance = candidate, distance
+        else:
+            better = (distance < best_distance) | ((distance == best_distance) & (candidate % 2 == 0))
+            best, best_distance = np.where(better, candidate, best), np.where(better, distance, best_distance)
+    return torch.from_numpy(best.astype(np.uint16)).view(torch.bfloat16)
+
+
+def product(a, sa, b, sb, c):
+    """float64 throughout; the dot product of a block is exact in float64, so its order does not matter."""
+    total = torch.zeros(a.shape[0], b.shape[0], dtype=torch.float64)
+    sb_of_n = sb.double().repeat_interleave(128, 0)[: b.shape[0]]
+    for kb in range(sa.shape[1]):
+        k = slice(kb * 128, (kb + 1) * 128)
+        total += (a[:, k].double() @ b[:, k].double().T) * (sa[:, kb : kb + 1].double() * sb_of_n[:, kb])
+    return total if c is None else total + c.double()
+
+
+def fp8_operand(generator, rows, k, block_rows):
+    """Values of normal data in the first half of the rows, any finite codes in the others; scales over a few powers of two."""
+    normal = (torch.randn(rows, k, generator=generator) * 100).clamp(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8)
+    codes = torch.randint(0, 127, (rows, k), generator=generator, dtype=torch.uint8)
+    codes += 128 * torch.randint(0, 2, (rows, k), generator=generator, dtype=torch.uint8)
+    codes[: (rows + 1) // 2] = normal[: (rows + 1) // 2]
+    scales = torch.exp(torch.randn(-(-rows // block_rows), -(-k // 128), generator=generator)) * 2**-8
+    return codes.view(torch.float8_e4m3fn), scales
+
+
+def products():
+    generator = torch.Generator().manual_seed(12)
+    tensors = {}
+    ms, ns, ks = (1, 3, 65), (8, 24, 136), (16, 112, 128, 272)
+    for k in ks:
+        for m in ms:
+            tensors[f"a.{m}.{k}"], tensors[f"sa.{m}.{k}"] = fp8_operand(generator, m, k, 1)
+        for n in ns:
+            tensors[f"b.{n}.{k}"], tensors[f"sb.{n}.{k}"] = fp8_operand(generator, n, k, 128)
+    for m in ms:
+        for n in ns:
+            c = (torch.randn(m, n, generator=generator) * 16).to(torch.bfloat16)
+            tensors[f"c.{m}.{n}"] = c
+            for k in ks:
+                operands = [tensors[f"{name}.{k}"] for name in (f"a.{m}", f"sa.{m}", f"b.{n}", f"sb.{n}")]
+                for label, addend in (("d", None), ("dc", c)):
+                    exact = product(*operands, addend).numpy()
+                    tensors[f"{label}.f32.{m}.{n}.{k}"] = torch.from_numpy(exact.astype(np.float32))
+                    tensors[f"{label}.bf16.{m}.{n}.{k}"] = nearest_bf16(exact)
+    return tensors, None
+
+
+def main():
+    default = pathlib.Path(__file__).resolve().parents[2] / "benchmarks/src/main/resources/golden"
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else default
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
+    for name, make in (("conversion", conversion), ("quantize", quantisation), ("gemm", products)):
+        tensors, metadata = make()
+        packed = save(tensors, metadata)
+        path = folder / f"{name}.safetensors.gz"
+        path.write_bytes(gzip.compress(packed, 9, mtime=0))
+        print(f"{path.name}: {len(tensors)} tensors, {len(packed)} bytes, {path.stat().st_size} compressed")
+
+
+if __name__ == "__main__":
+    main()
