@@ -6,4 +6,6 @@ module io.hopper4j {
     exports io.hopper4j;
     exports io.hopper4j.gemm;
     exports io.hopper4j.quant;
+    exports io.hopper4j.reference;
+    exports io.hopper4j.safetensors;
 }

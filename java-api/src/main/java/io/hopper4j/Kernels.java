@@ -7,6 +7,7 @@ import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizePlan;
 import io.hopper4j.quant.QuantizeSpec;
 import io.hopper4j.quant.ScaleKind;
+import io.hopper4j.reference.ReferenceKernels;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -29,6 +30,11 @@ import org.jspecify.annotations.Nullable;
  * @param <T> the tensors that the implementation works on
  */
 public interface Kernels<T extends Tensor> extends AutoCloseable {
+    /** {@return the plain Java meaning of every operation, on host tensors; the caller closes it} */
+    static Kernels<HostTensor> reference() {
+        return new ReferenceKernels();
+    }
+
     /**
      * {@return what kernel serves an operation, or every reason why none does}
      *

@@ -1,0 +1,340 @@
+package io.hopper4j.reference;
+
+import io.hopper4j.HostTensor;
+import io.hopper4j.Kernels;
+import io.hopper4j.Launch;
+import io.hopper4j.OpSpec;
+import io.hopper4j.Plan;
+import io.hopper4j.Scaled;
+import io.hopper4j.Scaling;
+import io.hopper4j.Stream;
+import io.hopper4j.Support;
+import io.hopper4j.TensorSpec;
+import io.hopper4j.UnsupportedKernelException;
+import io.hopper4j.gemm.GemmLaunch;
+import io.hopper4j.gemm.GemmPlan;
+import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.internal.Operands;
+import io.hopper4j.quant.DequantizeLaunch;
+import io.hopper4j.quant.DequantizePlan;
+import io.hopper4j.quant.DequantizeSpec;
+import io.hopper4j.quant.QuantizeLaunch;
+import io.hopper4j.quant.QuantizePlan;
+import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.ScaleKind;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The operations in plain Java, under the contract of {@link Kernels}: the same checks and errors as the CUDA kernels, no workspace, and streams whose
+ * work is done when the call returns. What is computed, {@link BlockScaledProduct} and {@link BlockQuantization} say.
+ *
+ * <p>May be used from any thread that may access the tensors.
+ */
+public final class ReferenceKernels implements Kernels<HostTensor> {
+    private static final String KERNEL = "reference";
+    private static final String EXPLANATION = "plain Java, double accumulators";
+
+    private final Lifetime lifetime = new Lifetime("reference kernels", List.of());
+
+    /** Makes kernels; nothing is allocated. Most callers take {@link Kernels#reference}. */
+    public ReferenceKernels() {}
+
+    @Override
+    public Support support(final OpSpec spec) {
+        lifetime.requireOpen();
+        final List<Support.Reason> unmet = switch (spec) {
+            case GemmSpec gemm -> Operands.unmetNeeds(gemm);
+            case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
+            case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
+        };
+        return unmet.isEmpty() ? new Support.Supported(KERNEL, 0, EXPLANATION) : new Support.Unsupported(unmet);
+    }
+
+    private void requireSupport(final OpSpec spec) {
+        if (support(spec) instanceof Support.Unsupported unsupported) {
+            throw new UnsupportedKernelException(unsupported.reasons());
+        }
+    }
+
+    @Override
+    public GemmPlan<HostTensor> plan(final GemmSpec spec) {
+        requireSupport(spec);
+        return new HostGemmPlan(spec, lifetime);
+    }
+
+    @Override
+    public QuantizePlan<HostTensor> plan(final QuantizeSpec spec) {
+        requireSupport(spec);
+        return new HostQuantizePlan(spec, lifetime);
+    }
+
+    @Override
+    public DequantizePlan<HostTensor> plan(final DequantizeSpec spec) {
+        requireSupport(spec);
+        return new HostDequantizePlan(spec, lifetime);
+    }
+
+    @Override
+    public Stream openStream() {
+        lifetime.requireOpen();
+        return new ReferenceStream();
+    }
+
+    @Override
+    public void gemm(
+            final Scaled<HostTensor> a,
+            final Scaled<HostTensor> b,
+            final @Nullable HostTensor c,
+            final HostTensor out,
+            final Stream on) {
+        final GemmSpec spec = GemmSpec.of(a.rows(), b.rows(), a.cols())
+                .withOut(out.dtype())
+                .withAccumulate(c != null)
+                .withScaling(a.scaling(), b.scaling());
+        try (GemmPlan<HostTensor> plan = plan(spec);
+                GemmLaunch<HostTensor> launch = plan.bind(a, b, c, out, null)) {
+            launch.launch(on);
+        }
+    }
+
+    @Override
+    public void quantize(
+            final HostTensor in, final ScaleKind scaleKind, final Scaled<HostTensor> out, final Stream on) {
+        final QuantizeSpec spec = QuantizeSpec.of(out.rows(), out.cols(), in.dtype(), out.scaling())
+                .withScaleKind(scaleKind);
+        try (QuantizePlan<HostTensor> plan = plan(spec);
+                QuantizeLaunch<HostTensor> launch = plan.bind(in, out)) {
+            launch.launch(on);
+        }
+    }
+
+    @Override
+    public void dequantize(final Scaled<HostTensor> in, final HostTensor out, final Stream on) {
+        final DequantizeSpec spec = DequantizeSpec.of(in.rows(), in.cols(), in.scaling(), out.dtype());
+        try (DequantizePlan<HostTensor> plan = plan(spec);
+                DequantizeLaunch<HostTensor> launch = plan.bind(in, out)) {
+            launch.launch(on);
+        }
+    }
+
+    @Override
+    public void close() {
+        lifetime.close();
+    }
+
+    /** What all plans have in common. */
+    private abstract static class HostPlan<S extends OpSpec> implements Plan {
+        private final S spec;
+        final Lifetime lifetime;
+
+        HostPlan(final S spec, final Lifetime kernels) {
+            this.spec = spec;
+            this.lifetime = new Lifetime(spec.operation() + " plan", List.of(kernels));
+        }
+
+        @Override
+        public S spec() {
+            return spec;
+        }
+
+        @Override
+        public long workspaceBytes() {
+            return 0;
+        }
+
+        @Override
+        public String kernel() {
+            return KERNEL;
+        }
+
+        @Override
+        public String explanation() {
+            return EXPLANATION;
+        }
+
+        @Override
+        public void close() {
+            lifetime.close();
+        }
+    }
+
+    /** The work of a launch on its first {@code rows} rows. */
+    @FunctionalInterface
+    private interface Work {
+        void run(long rows);
+    }
+
+    /** Work with the number of rows that its tensors have. */
+    private record Bound(long rows, Work work) {}
+
+    /** What all launches have in common. */
+    private abstract static class HostLaunch implements Launch {
+        private final String operation;
+        private final Lifetime lifetime;
+        private volatile Bound bound;
+
+        HostLaunch(final HostPlan<?> plan, final Bound bound) {
+            this.operation = plan.spec().operation();
+            this.lifetime = new Lifetime(operation + " launch", List.of(plan.lifetime));
+            this.bound = bound;
+        }
+
+        final void rebindTo(final Bound other) {
+            lifetime.requireOpen();
+            bound = other;
+        }
+
+        @Override
+        public void launch(final Stream on) {
+            final Bound now = bound;
+            submit(on, now, now.rows());
+        }
+
+        @Override
+        public void launch(final Stream on, final long rows) {
+            final Bound now = bound;
+            Operands.checkRows(operation, rows, now.rows());
+            submit(on, now, rows);
+        }
+
+        private void submit(final Stream on, final Bound now, final long rows) {
+            lifetime.requireOpen();
+            ReferenceStream.submit(operation, lifetime, on, () -> now.work().run(rows));
+        }
+
+        @Override
+        public void close() {
+            lifetime.close();
+        }
+    }
+
+    private static Scaled<HostTensor> firstRows(final Scaled<HostTensor> matrix, final long rows) {
+        final long scaleRows = ((Scaling.Block) matrix.scaling())
+                .scaleShape(rows, matrix.cols())
+                .size(0);
+        return new Scaled<>(
+                matrix.values().slice(0, 0, rows), matrix.scales().slice(0, 0, scaleRows), matrix.scaling());
+    }
+
+    private static @Nullable TensorSpec specOf(final @Nullable HostTensor tensor) {
+        return tensor == null ? null : tensor.spec();
+    }
+
+    // ---- gemm ----
+
+    private static final class HostGemmPlan extends HostPlan<GemmSpec> implements GemmPlan<HostTensor> {
+        HostGemmPlan(final GemmSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public GemmLaunch<HostTensor> bind(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            return new HostGemmLaunch(this, bound(a, b, c, out, workspace));
+        }
+
+        Bound bound(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            final long m = Operands.check(spec(), a, b, specOf(c), out.spec());
+            Operands.checkWorkspace("gemm", specOf(workspace), workspaceBytes());
+            return new Bound(
+                    m,
+                    rows -> BlockScaledProduct.multiply(
+                            firstRows(a, rows), b, c == null ? null : c.slice(0, 0, rows), out.slice(0, 0, rows)));
+        }
+    }
+
+    private static final class HostGemmLaunch extends HostLaunch implements GemmLaunch<HostTensor> {
+        private final HostGemmPlan plan;
+
+        HostGemmLaunch(final HostGemmPlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            rebindTo(plan.bound(a, b, c, out, workspace));
+        }
+    }
+
+    // ---- quantize ----
+
+    private static final class HostQuantizePlan extends HostPlan<QuantizeSpec> implements QuantizePlan<HostTensor> {
+        HostQuantizePlan(final QuantizeSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public QuantizeLaunch<HostTensor> bind(final HostTensor in, final Scaled<HostTensor> out) {
+            return new HostQuantizeLaunch(this, bound(in, out));
+        }
+
+        Bound bound(final HostTensor in, final Scaled<HostTensor> out) {
+            final long m = Operands.check(spec(), in.spec(), out);
+            final ScaleKind kind = spec().scaleKind();
+            return new Bound(m, rows -> BlockQuantization.quantize(in.slice(0, 0, rows), firstRows(out, rows), kind));
+        }
+    }
+
+    private static final class HostQuantizeLaunch extends HostLaunch implements QuantizeLaunch<HostTensor> {
+        private final HostQuantizePlan plan;
+
+        HostQuantizeLaunch(final HostQuantizePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(final HostTensor in, final Scaled<HostTensor> out) {
+            rebindTo(plan.bound(in, out));
+        }
+    }
+
+    // ---- dequantize ----
+
+    private static final class HostDequantizePlan extends HostPlan<DequantizeSpec>
+            implements DequantizePlan<HostTensor> {
+        HostDequantizePlan(final DequantizeSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public DequantizeLaunch<HostTensor> bind(final Scaled<HostTensor> in, final HostTensor out) {
+            return new HostDequantizeLaunch(this, bound(in, out));
+        }
+
+        Bound bound(final Scaled<HostTensor> in, final HostTensor out) {
+            final long m = Operands.check(spec(), in, out.spec());
+            return new Bound(m, rows -> BlockQuantization.dequantize(firstRows(in, rows), out.slice(0, 0, rows)));
+        }
+    }
+
+    private static final class HostDequantizeLaunch extends HostLaunch implements DequantizeLaunch<HostTensor> {
+        private final HostDequantizePlan plan;
+
+        HostDequantizeLaunch(final HostDequantizePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(final Scaled<HostTensor> in, final HostTensor out) {
+            rebindTo(plan.bound(in, out));
+        }
+    }
+}
