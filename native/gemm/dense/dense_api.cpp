@@ -1,0 +1,192 @@
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "gemm/dense/dense_choose.h"
+#include "gemm/dense/dense_instances.h"
+#include "runtime/plan.h"
+
+namespace h4j::gemm {
+namespace {
+
+constexpr const char* kOperation = "gemm";
+
+struct Plan final : h4j_plan {
+  Plan(const h4j_device_info& planned, const h4j_gemm_spec& requested) : h4j_plan(kOperation), spec(requested) {
+    device = planned;
+    require_hopper(kOperation, device);
+    require_dtype(kOperation, "out_dtype", spec.out_dtype, {H4J_BF16, H4J_F32});
+    require_range(kOperation, "accumulate", spec.accumulate, 0, 1);
+    require_range(kOperation, "max_m", spec.max_m, 0, kMaxExtent);
+    require_range(kOperation, "n", spec.n, 8, kMaxExtent);
+    require_multiple(kOperation, "n", spec.n, 8);
+    require_range(kOperation, "k", spec.k, 16, kMaxExtent);
+    require_multiple(kOperation, "k", spec.k, 16);
+    const int64_t smallest_tiles = ceil_div(spec.max_m, 64) * ceil_div(spec.n, 16);
+    if (smallest_tiles > INT32_MAX) {
+      invalid(kOperation, "max_m", format("%lld with n %lld", static_cast<long long>(spec.max_m), static_cast<long long>(spec.n)),
+              "at most 2^31 - 1 tiles of 64 x 16");
+    }
+    sms = usable_sms(kOperation, device, spec.sm_budget);
+
+    std::vector<Config> configs;
+    std::vector<int> shared_memory;
+    for (const Instance* candidate : dense_instances()) {
+      configs.push_back(candidate->config);
+      shared_memory.push_back(candidate->shared_memory);
+    }
+    const Problem problem = problem_of(std::max<int64_t>(spec.max_m, 1));
+    choice = choose(problem, configs, shared_memory, device.shared_memory_per_block);
+    if (choice.index < 0) {
+      fail(H4J_UNSUPPORTED, kOperation, "device.shared_memory_per_block", format("%d", device.shared_memory_per_block),
+           format("at least %d", *std::min_element(shared_memory.begin(), shared_memory.end())));
+    }
+    instance = dense_instances()[static_cast<size_t>(choice.index)];
+    info.grid = spec.max_m == 0 ? 0 : grid(choice);
+    info.block = instance->config.threads();
+    info.shared_memory = instance->shared_memory;
+    std::snprintf(info.kernel, sizeof info.kernel, "%s_%s", instance_name(instance->config).c_str(), spec.out_dtype == H4J_BF16 ? "bf16" : "f32");
+    std::snprintf(info.explanation, sizeof info.explanation, "%s", explain(problem, instance->config, choice).c_str());
+  }
+
+  Problem problem_of(int64_t m) const { return {m, spec.n, spec.k, static_cast<int>(element_size(spec.out_dtype)), sms}; }
+
+  int grid(const Choice& chosen) const { return static_cast<int>(std::min<int64_t>(int64_t{chosen.tiles_m} * chosen.tiles_n, sms)); }
+
+  h4j_gemm_spec spec;
+  int sms;
+  Choice choice;
+  const Instance* instance;
+};
+
+// A row-major matrix [rows, cols] cut into boxes [box_rows, box_cols]; what lies outside reads as zero and is not written.
+CUtensorMap describe(CUtensorMapDataType type, uint64_t address, int64_t rows, int64_t cols, int64_t ld, int element_bytes, int box_rows,
+                     int box_cols, CUtensorMapSwizzle swizzle, const char* argument) {
+  CUtensorMap map;
+  const cuuint64_t extents[] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(ld) * static_cast<cuuint64_t>(element_bytes)};
+  const cuuint32_t box[] = {static_cast<cuuint32_t>(box_cols), static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[] = {1, 1};
+  const CUresult encoded = driver().cuTensorMapEncodeTiled(&map, type, 2, reinterpret_cast<void*>(address), extents, strides, box, steps,
+                                                           CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                                           CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  check(encoded, argument);
+  return map;
+}
+
+struct Launch final : h4j_launch {
+  Launch(const Plan& made_from, const h4j_device& opened, const h4j_gemm_args& args)
+      : h4j_launch(kOperation, opened),
+        plan(made_from),
+        kernel(plan.spec.out_dtype == H4J_BF16 ? plan.instance->bf16_stub : plan.instance->f32_stub, opened, plan.instance->shared_memory) {
+    max_rows = plan.spec.max_m;
+    rebind(args);
+  }
+
+  void rebind(const h4j_gemm_args& args) {
+    const h4j_gemm_spec& spec = plan.spec;
+    const int64_t k_blocks = ceil_div(spec.k, kTileK);
+    const int out_bytes = static_cast<int>(element_size(spec.out_dtype));
+    const int64_t out_multiple = 16 / out_bytes;
+    require_ld(kOperation, "a_ld", args.a_ld, spec.k, 16);
+    require_ld(kOperation, "a_scales_ld", args.a_scales_ld, spec.max_m, 4);
+    require_ld(kOperation, "b_ld", args.b_ld, spec.k, 16);
+    require_ld(kOperation, "b_scales_ld", args.b_scales_ld, k_blocks, 1);
+    require_ld(kOperation, "d_ld", args.d_ld, spec.n, out_multiple);
+    if (spec.accumulate != 0) {
+      require_ld(kOperation, "c_ld", args.c_ld, spec.n, out_multiple);
+    } else if (args.c != 0) {
+      invalid(kOperation, "c", "an address", "0: the plan does not accumulate");
+    }
+    if (spec.max_m == 0) return;
+    require_address(kOperation, "a", args.a, 16);
+    require_address(kOperation, "a_scales", args.a_scales, 16);
+    require_address(kOperation, "b", args.b, 16);
+    require_address(kOperation, "b_scales", args.b_scales, 4);
+    require_address(kOperation, "d", args.d, 16);
+    if (spec.accumulate != 0) {
+      require_address(kOperation, "c", args.c, 16);
+      if (args.c == args.d && args.c_ld != args.d_ld) {
+        invalid(kOperation, "c_ld", format("%lld with c at the address of d", static_cast<long long>(args.c_ld)),
+                format("d_ld, %lld", static_cast<long long>(args.d_ld)));
+      }
+    }
+    const Config& config = plan.instance->config;
+    Params bound{};
+    bound.a = describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.a, spec.max_m, spec.k, args.a_ld, 1, config.tile_m, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "a");
+    bound.b = describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.b, spec.n, spec.k, args.b_ld, 1, config.tile_n, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "b");
+    bound.a_scales = describe(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, args.a_scales, k_blocks, spec.max_m, args.a_scales_ld, 4, 1, config.tile_m,
+                              CU_TENSOR_MAP_SWIZZLE_NONE, "a_scales");
+    bound.b_scales = reinterpret_cast<const float*>(args.b_scales);
+    bound.b_scales_ld = args.b_scales_ld;
+    bound.c = reinterpret_cast<const void*>(args.c);
+    bound.c_ld = args.c_ld;
+    bound.d_pointer = reinterpret_cast<void*>(args.d);
+    bound.d_ld = args.d_ld;
+    bound.n = static_cast<int32_t>(spec.n);
+    bound.k_blocks = static_cast<int32_t>(k_blocks);
+    set_rows(bound, spec.max_m, plan.choice);
+    params = bound;
+  }
+
+  // What depends on the rows in use: the tiles, and where stores are clipped.
+  void set_rows(Params& used, int64_t rows, const Choice& choice) const {
+    used.m = static_cast<int32_t>(rows);
+    used.tiles_m = choice.tiles_m;
+    used.tiles_n = choice.tiles_n;
+    used.raster_group = choice.raster_group;
+    used.raster_along_m = choice.raster_along_m;
+    const int store_cols = plan.instance->config.store_cols();
+    if (plan.spec.out_dtype == H4J_BF16 && store_cols > 0) {
+      const CUtensorMapSwizzle swizzle = store_cols == 64   ? CU_TENSOR_MAP_SWIZZLE_128B
+                                         : store_cols == 32 ? CU_TENSOR_MAP_SWIZZLE_64B
+                                                            : CU_TENSOR_MAP_SWIZZLE_32B;
+      used.d = describe(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, reinterpret_cast<uint64_t>(used.d_pointer), rows, plan.spec.n, used.d_ld, 2, 64,
+                        store_cols, swizzle, "d");
+    }
+  }
+
+  void run(CUstream stream, int64_t rows) const override {
+    const Config& config = plan.instance->config;
+    if (rows == max_rows) {
+      kernel.launch({static_cast<unsigned>(plan.info.grid), static_cast<unsigned>(config.threads())}, stream, &params);
+      return;
+    }
+    const Choice choice = evaluate(plan.problem_of(rows), config, plan.choice.index);
+    Params used = params;
+    set_rows(used, rows, choice);
+    kernel.launch({static_cast<unsigned>(plan.grid(choice)), static_cast<unsigned>(config.threads())}, stream, &used);
+  }
+
+  Plan plan;
+  Kernel kernel;
+  Params params{};
+};
+
+}  // namespace
+}  // namespace h4j::gemm
+
+using namespace h4j;
+
+h4j_status h4j_gemm_plan(const h4j_device_info* device, const h4j_gemm_spec* spec, h4j_plan** plan, h4j_error* error) {
+  return guarded(gemm::kOperation, error, [&] {
+    require_output(plan, gemm::kOperation, "plan") = nullptr;
+    *plan = new gemm::Plan(read_struct(device, gemm::kOperation, "device"), read_struct(spec, gemm::kOperation, "spec"));
+  });
+}
+
+h4j_status h4j_gemm_bind(const h4j_plan* plan, h4j_device* device, const h4j_gemm_args* args, h4j_launch** launch, h4j_error* error) {
+  return guarded(gemm::kOperation, error, [&] {
+    require_output(launch, gemm::kOperation, "launch") = nullptr;
+    *launch = bind<gemm::Plan, gemm::Launch>(plan, device, args, gemm::kOperation);
+  });
+}
+
+h4j_status h4j_gemm_rebind(h4j_launch* launch, const h4j_gemm_args* args, h4j_error* error) {
+  return guarded(gemm::kOperation, error,
+                 [&] { require_launch<gemm::Launch>(launch, gemm::kOperation).rebind(read_struct(args, gemm::kOperation, "args")); });
+}
+
+h4j_status h4j_gemm(h4j_stream* stream, const h4j_gemm_spec* spec, const h4j_gemm_args* args, h4j_error* error) {
+  return guarded(gemm::kOperation, error, [&] { run_eagerly<gemm::Plan, gemm::Launch>(stream, spec, args, gemm::kOperation); });
+}

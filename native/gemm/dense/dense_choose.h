@@ -1,0 +1,41 @@
+// Which instance for which shape: pure host code, the same on any machine.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "gemm/dense/dense_layout.h"
+
+namespace h4j::gemm {
+
+struct Problem {
+  int64_t m;
+  int64_t n;
+  int64_t k;
+  int out_bytes;  // of one element of D
+  int sms;
+};
+
+struct Choice {
+  int index;            // into the candidates
+  int tiles_m;
+  int tiles_n;
+  int raster_group;
+  bool raster_along_m;
+  double clocks;        // predicted
+  double math_clocks;   // of which a CTA's tensor core and epilogue
+  double memory_clocks; // what device memory alone would take
+};
+
+// What one candidate costs. The constants and their sources are beside the code.
+Choice evaluate(const Problem& problem, const Config& config, int index);
+
+// The cheapest candidate that fits `shared_memory` bytes a CTA; the first of equals. Its index is -1 where none fits.
+Choice choose(const Problem& problem, std::span<const Config> candidates, std::span<const int> shared_memory_needed, int shared_memory);
+
+// "gemm_dense_256x128x3"
+std::string instance_name(const Config& config);
+std::string explain(const Problem& problem, const Config& config, const Choice& choice);
+
+}  // namespace h4j::gemm

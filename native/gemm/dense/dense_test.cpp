@@ -1,0 +1,299 @@
+#include <algorithm>
+#include <span>
+
+#include "gemm/dense/dense_choose.h"
+#include "gemm/dense/dense_instances.h"
+#include "testing/gpu.h"
+
+namespace h4j {
+namespace {
+
+using testing::Error;
+
+h4j_device_info described(const char* name) {
+  h4j_device_info info{};
+  info.struct_size = sizeof info;
+  Error error;
+  EXPECT_EQ(H4J_OK, h4j_device_describe(name, &info, &error));
+  return info;
+}
+
+h4j_gemm_spec spec_of(int64_t m, int64_t n, int64_t k, h4j_dtype out = H4J_BF16) {
+  h4j_gemm_spec spec{};
+  spec.struct_size = sizeof spec;
+  spec.out_dtype = out;
+  spec.max_m = m;
+  spec.n = n;
+  spec.k = k;
+  return spec;
+}
+
+std::string refusal(const h4j_gemm_spec& spec, const h4j_device_info& device = described("H100-SXM")) {
+  h4j_plan* plan = nullptr;
+  Error error;
+  EXPECT_NE(H4J_OK, h4j_gemm_plan(&device, &spec, &plan, &error));
+  EXPECT_EQ(nullptr, plan);
+  return error.message;
+}
+
+h4j_plan_info planned(const h4j_gemm_spec& spec, const h4j_device_info& device) {
+  h4j_plan* plan = nullptr;
+  Error error;
+  EXPECT_EQ(H4J_OK, h4j_gemm_plan(&device, &spec, &plan, &error)) << error.message;
+  h4j_plan_info info{};
+  info.struct_size = sizeof info;
+  EXPECT_EQ(H4J_OK, h4j_plan_describe(plan, &info, &error));
+  EXPECT_EQ(H4J_OK, h4j_plan_close(plan, &error));
+  return info;
+}
+
+TEST(GemmPlan, NamesTheArgumentItRefuses) {
+  EXPECT_EQ("gemm: k: got 120, need a multiple of 16", refusal(spec_of(64, 128, 120)));
+  EXPECT_EQ("gemm: k: got 0, need 16..2147483392", refusal(spec_of(64, 128, 0)));
+  EXPECT_EQ("gemm: n: got 130, need a multiple of 8", refusal(spec_of(64, 130, 128)));
+  EXPECT_EQ("gemm: max_m: got -5, need 0..2147483392", refusal(spec_of(-5, 128, 128)));
+  EXPECT_EQ("gemm: out_dtype: got F16 (code 2), need BF16 or F32", refusal(spec_of(64, 128, 128, H4J_F16)));
+  h4j_gemm_spec spec = spec_of(64, 128, 128);
+  spec.sm_budget = -1;
+  EXPECT_EQ("gemm: sm_budget: got -1, need >= 0 (0: all SMs)", refusal(spec));
+  h4j_device_info ampere = described("H100-SXM");
+  ampere.compute_major = 8;
+  EXPECT_EQ("gemm: device.compute_capability: got 8.0 (H100-SXM), need 9.0 (H100, H200, H800, H20)", refusal(spec_of(64, 128, 128), ampere));
+}
+
+TEST(GemmPlan, FindsAnInstanceForEveryShapeOnEveryCard) {
+  constexpr int64_t kLayers[][2] = {{2112, 7168}, {576, 7168},  {24576, 1536}, {32768, 512},   {7168, 16384},
+                                    {4096, 7168}, {7168, 2048}, {36864, 7168}, {7168, 18432}, {1536, 7168}, {8, 16}};
+  for (const char* name : {"H100-SXM", "H100-PCIe", "H20"}) {
+    const h4j_device_info device = described(name);
+    for (const auto& layer : kLayers) {
+      for (const int64_t m : {0, 1, 63, 64, 65, 128, 129, 4096, 4097}) {
+        for (const int budget : {0, 1, 24}) {
+          h4j_gemm_spec spec = spec_of(m, layer[0], layer[1]);
+          spec.sm_budget = budget;
+          const h4j_plan_info info = planned(spec, device);
+          EXPECT_EQ(0, std::strncmp(info.kernel, "gemm_dense_", 11));
+          EXPECT_LE(info.grid, budget == 0 ? device.sm_count : budget);
+          EXPECT_EQ(m == 0, info.grid == 0);
+          EXPECT_LE(info.shared_memory, device.shared_memory_per_block);
+          EXPECT_STRNE("", info.explanation);
+        }
+      }
+    }
+  }
+}
+
+TEST(GemmChoose, GivesTallTilesToManyRowsAndShortOnesToFew) {
+  const h4j_device_info device = described("H100-SXM");
+  EXPECT_STREQ("gemm_dense_256x128x3_bf16", planned(spec_of(4096, 4096, 7168), device).kernel);
+  EXPECT_EQ(0, std::strncmp("gemm_dense_64x", planned(spec_of(64, 7168, 7168), device).kernel, 14));
+}
+
+TEST(GemmChoose, CoversEveryTileOnceInItsRaster) {
+  // The order that the kernel's scheduler walks, from the same four numbers.
+  for (const auto& [m, n] : {std::pair<int64_t, int64_t>{4096, 4096}, {1, 8}, {300, 3000}, {5000, 200}}) {
+    for (const gemm::Instance* instance : gemm::dense_instances()) {
+      const gemm::Choice choice = gemm::evaluate({m, n, 512, 2, 132}, instance->config, 0);
+      const int grouped = choice.raster_along_m ? choice.tiles_m : choice.tiles_n;
+      const int other = choice.raster_along_m ? choice.tiles_n : choice.tiles_m;
+      std::vector<int> seen(static_cast<size_t>(grouped) * static_cast<size_t>(other));
+      for (int index = 0; index < grouped * other; ++index) {
+        const int group = index / (choice.raster_group * other);
+        const int inside = index % (choice.raster_group * other);
+        const int size = std::min(choice.raster_group, grouped - group * choice.raster_group);
+        const int x = group * choice.raster_group + inside % size;
+        const int y = inside / size;
+        ASSERT_LT(x, grouped);
+        ASSERT_LT(y, other);
+        ++seen[static_cast<size_t>(x * other + y)];
+      }
+      EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](int count) { return count == 1; }));
+    }
+  }
+}
+
+// The bound on |out - exact| relative to the sum of magnitudes: four tensor-core sums a K block, each kept to 13 fraction bits.
+constexpr double kTruncation = 4.0 / 8192.0;
+
+class GemmGpu : public testing::GpuTest {
+ protected:
+  struct Case {
+    int64_t m, n, k;
+    h4j_dtype out = H4J_BF16;
+    bool accumulate = false;
+    int64_t rows = -1;  // in use
+    int64_t pad = 0;    // extra elements between rows, in units of 16
+  };
+
+  void run(const Case& test) {
+    SCOPED_TRACE(::testing::Message() << "m " << test.m << ", n " << test.n << ", k " << test.k << ", out " << test.out << ", accumulate "
+                                      << test.accumulate << ", rows " << test.rows << ", pad " << test.pad);
+    std::mt19937_64 random(static_cast<uint64_t>(test.m * 31 + test.n * 7 + test.k));
+    const auto size = [](int64_t count) { return static_cast<size_t>(count); };
+    const int64_t blocks = (test.k + 127) / 128;
+    const int64_t ld = test.k + 16 * test.pad;
+    const int64_t d_ld = test.n + 8 * test.pad;
+    const int64_t a_scales_ld = (test.m + 3) / 4 * 4;
+    const int64_t rows = test.rows < 0 ? test.m : test.rows;
+    const auto a = testing::random_e4m3(size(std::max<int64_t>(test.m, 1) * ld), random);
+    const auto b = testing::random_e4m3(size(test.n * ld), random);
+    const auto a_scales = testing::random_floats(size(std::max<int64_t>(blocks * a_scales_ld, 4)), 0.001f, 0.01f, random);
+    const auto b_scales = testing::random_floats(size((test.n + 127) / 128 * blocks), 0.001f, 0.01f, random);
+    const auto c = testing::random_floats(size(std::max<int64_t>(test.m, 1) * d_ld), -2.0f, 2.0f, random);
+    std::vector<uint16_t> c_bf16(c.size());
+    std::transform(c.begin(), c.end(), c_bf16.begin(), testing::float_to_bf16);
+
+    const bool bf16 = test.out == H4J_BF16;
+    h4j_gemm_spec spec = spec_of(test.m, test.n, test.k, test.out);
+    spec.accumulate = test.accumulate;
+    h4j_gemm_args args{};
+    args.struct_size = sizeof args;
+    args.a = upload(a), args.a_ld = ld;
+    args.a_scales = upload(a_scales), args.a_scales_ld = a_scales_ld;
+    args.b = upload(b), args.b_ld = ld;
+    args.b_scales = upload(b_scales), args.b_scales_ld = blocks;
+    // Accumulating works in place: D starts as C. Otherwise D is poisoned with NaN.
+    args.d = test.accumulate ? (bf16 ? upload(c_bf16) : upload(c)) : upload(std::vector<uint8_t>(c.size() * (bf16 ? 2 : 4), 0xff));
+    args.d_ld = d_ld;
+    if (test.accumulate) args.c = args.d, args.c_ld = d_ld;
+
+    h4j_plan* plan = nullptr;
+    h4j_launch* launch = nullptr;
+    H4J_ASSERT_OK(h4j_gemm_plan(&info_, &spec, &plan, &error));
+    h4j_plan_info info{};
+    info.struct_size = sizeof info;
+    H4J_ASSERT_OK(h4j_plan_describe(plan, &info, &error));
+    SCOPED_TRACE(info.kernel);
+    H4J_ASSERT_OK(h4j_gemm_bind(plan, device_, &args, &launch, &error));
+    H4J_ASSERT_OK(h4j_launch_run(launch, stream_, test.rows, &error));
+    synchronize();
+
+    std::vector<float> d(c.size());
+    std::vector<bool> untouched(c.size());
+    if (bf16) {
+      const auto raw = download<uint16_t>(args.d, c.size());
+      for (size_t i = 0; i < d.size(); ++i) d[i] = testing::bf16_to_float(raw[i]), untouched[i] = raw[i] == (test.accumulate ? c_bf16[i] : 0xffff);
+    } else {
+      d = download<float>(args.d, c.size());
+      for (size_t i = 0; i < d.size(); ++i) untouched[i] = test.accumulate ? d[i] == c[i] : std::isnan(d[i]);
+    }
+    std::vector<float> av(a.size());
+    std::vector<float> bv(b.size());
+    std::transform(a.begin(), a.end(), av.begin(), testing::e4m3_to_float);
+    std::transform(b.begin(), b.end(), bv.begin(), testing::e4m3_to_float);
+    // Every element of small outputs, a seeded sample of large ones, and always the edges.
+    const int64_t row_step = rows * test.n * test.k > (int64_t{1} << 27) ? 61 : 1;
+    double worst = 0;
+    double dot_error = 0;
+    double norm = 0;
+    for (int64_t m = 0; m < test.m; ++m) {
+      for (int64_t n = 0; n < d_ld; ++n) {
+        const size_t at = size(m * d_ld + n);
+        if (m >= rows || n >= test.n) {
+          ASSERT_TRUE(untouched[at]) << "written outside: row " << m << ", col " << n;
+          continue;
+        }
+        if (row_step > 1 && m % row_step != 0 && m != rows - 1) break;
+        double exact = test.accumulate ? double(bf16 ? testing::bf16_to_float(c_bf16[at]) : c[at]) : 0.0;
+        double magnitude = 0;
+        for (int64_t block = 0; block < blocks; ++block) {
+          double sum = 0;
+          double sum_magnitude = 0;
+          for (int64_t k = block * 128; k < std::min(block * 128 + 128, test.k); ++k) {
+            const double product = double(av[size(m * ld + k)]) * double(bv[size(n * ld + k)]);
+            sum += product;
+            sum_magnitude += std::fabs(product);
+          }
+          const double scale = double(a_scales[size(block * a_scales_ld + m)]) * double(b_scales[size(n / 128 * blocks + block)]);
+          exact += sum * scale;
+          magnitude += sum_magnitude * scale;
+        }
+        const double difference = std::fabs(double(d[at]) - exact);
+        const double bound = (bf16 ? std::fabs(exact) / 512.0 : std::fabs(exact) * 0x1p-23) + kTruncation * magnitude + 1e-30;
+        ASSERT_LE(difference, bound) << "row " << m << ", col " << n << ": got " << d[at] << ", want " << exact;
+        worst = std::max(worst, difference / bound);
+        dot_error += difference * difference;
+        norm += exact * exact;
+      }
+    }
+    if (rows > 0) RecordProperty("worst_share_of_bound", std::to_string(worst));
+    if (norm > 0) {
+      EXPECT_LT(dot_error / norm, 1e-5) << "relative squared error";
+    }
+    H4J_ASSERT_OK(h4j_launch_close(launch, &error));
+    H4J_ASSERT_OK(h4j_plan_close(plan, &error));
+  }
+};
+
+TEST_F(GemmGpu, MatchesTheDefinitionOnEdgeShapes) {
+  for (const int64_t m : {0, 1, 63, 64, 65, 129}) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{8, 16}, {24, 112}, {136, 128}, {200, 272}, {576, 512}}) {
+      run({m, n, k});
+      run({m, n, k, H4J_F32});
+    }
+  }
+}
+
+TEST_F(GemmGpu, AccumulatesInPlace) {
+  for (const int64_t m : {1, 65, 130}) {
+    run({m, 136, 272, H4J_BF16, true});
+    run({m, 136, 272, H4J_F32, true});
+  }
+}
+
+TEST_F(GemmGpu, LeavesRowsOutOfUseAndPaddingAlone) {
+  for (const int64_t rows : {0, 1, 64, 100, 257}) {
+    run({257, 144, 144, H4J_BF16, false, rows, 1});
+    run({257, 144, 144, H4J_F32, false, rows, 2});
+  }
+}
+
+TEST_F(GemmGpu, RefusesBadAddressesAndGoesOn) {
+  const h4j_gemm_spec spec = spec_of(64, 128, 128);
+  h4j_gemm_args args{};
+  args.struct_size = sizeof args;
+  const uint64_t memory = allocate(1 << 20);
+  args.a = args.b = args.d = memory, args.a_scales = args.b_scales = memory;
+  args.a_ld = args.b_ld = 128, args.a_scales_ld = 64, args.b_scales_ld = 1, args.d_ld = 128;
+  const auto message = [&](const h4j_gemm_args& bad) {
+    Error error;
+    EXPECT_EQ(H4J_INVALID_ARGUMENT, h4j_gemm(stream_, &spec, &bad, &error));
+    return std::string(error.message);
+  };
+  h4j_gemm_args bad = args;
+  bad.a = 0;
+  EXPECT_EQ("gemm: a: got 0, need a device address", message(bad));
+  bad = args;
+  bad.a_ld = 120;
+  EXPECT_EQ("gemm: a_ld: got 120, need a multiple of 16, at least 128", message(bad));
+  bad = args;
+  bad.d = memory + 8;
+  EXPECT_NE(std::string::npos, message(bad).find("gemm: d: got 0x"));
+  bad = args;
+  bad.c = memory;
+  EXPECT_EQ("gemm: c: got an address, need 0: the plan does not accumulate", message(bad));
+  run({64, 128, 128});
+}
+
+// Every instance, whatever the choice would pick: larger than one tile, with ragged edges in all three dimensions.
+TEST_F(GemmGpu, RunsEveryInstance) {
+  for (const gemm::Instance* instance : gemm::dense_instances()) {
+    const gemm::Config& config = instance->config;
+    // The model is asked for shapes on which this instance wins; where there is none the instance is dead weight.
+    bool chosen = false;
+    for (const int64_t m : {1, 64, 100, 128, 256, 384, 512, 1000, 1024, 2048, 4096}) {
+      for (const int64_t n : {16, 64, 136, 192, 576, 1024, 1536, 2112, 3072, 4096, 7168, 8192}) {
+        if (chosen) break;
+        h4j_gemm_spec spec = spec_of(m, n, 400);
+        if (std::string(planned(spec, info_).kernel) != gemm::instance_name(config) + "_bf16") continue;
+        chosen = true;
+        run({m, n, 400});
+        run({m, n, 400, H4J_F32});
+      }
+    }
+    EXPECT_TRUE(chosen) << gemm::instance_name(config) << " is chosen for none of the shapes";
+  }
+}
+
+}  // namespace
+}  // namespace h4j

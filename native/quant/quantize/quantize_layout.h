@@ -1,0 +1,28 @@
+// Geometry of the quantize kernels, read by host and device.
+#pragma once
+
+#include <cstdint>
+
+namespace h4j::quantize {
+
+inline constexpr int kThreads = 256;
+// 1x128: a warp takes 8 rows of one column block: 4 loads in flight a lane, and the 8 scales it writes fill one 32-byte sector.
+inline constexpr int kRowsPerWarp = 8;
+inline constexpr int kWarpsPerCta = kThreads / 32;
+// Enough CTAs an SM that loads of one hide the divisions of another; 2048 threads fit.
+inline constexpr int kCtasPerSm = 8;
+
+struct Params {
+  const void* in;
+  int64_t in_ld;
+  uint8_t* out;
+  int64_t out_ld;
+  float* scales;
+  int64_t scales_ld;
+  int32_t rows;
+  int32_t cols;
+  int32_t col_blocks;
+  int32_t power_of_two;
+};
+
+}  // namespace h4j::quantize

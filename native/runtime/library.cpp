@@ -1,0 +1,22 @@
+#include "runtime/error.h"
+
+int32_t h4j_abi_version(void) { return H4J_ABI_VERSION; }
+
+const char* h4j_version(void) { return H4J_VERSION_TEXT; }
+
+int64_t h4j_struct_size(const char* struct_name) {
+  if (struct_name == nullptr) return 0;
+#define H4J_SIZE(name) \
+  if (std::strcmp(struct_name, #name) == 0) return sizeof(name);
+  H4J_SIZE(h4j_error)
+  H4J_SIZE(h4j_device_info)
+  H4J_SIZE(h4j_plan_info)
+  H4J_SIZE(h4j_quantize_spec)
+  H4J_SIZE(h4j_quantize_args)
+  H4J_SIZE(h4j_dequantize_spec)
+  H4J_SIZE(h4j_dequantize_args)
+  H4J_SIZE(h4j_gemm_spec)
+  H4J_SIZE(h4j_gemm_args)
+#undef H4J_SIZE
+  return 0;
+}
