@@ -1,6 +1,9 @@
 package io.hopper4j;
 
+import io.hopper4j.internal.cuda.CudaDevice;
 import java.lang.foreign.Arena;
+import java.util.List;
+import java.util.Optional;
 
 /**
  * One GPU. Device objects live as long as the process, are equal when they are the same card, and may be used from any thread.
@@ -8,6 +11,40 @@ import java.lang.foreign.Arena;
  * <p>The first use of a device retains its primary context. No method changes which context is current for the calling thread.
  */
 public interface Device {
+    /**
+     * {@return the devices that the driver shows, none where there is no driver}
+     *
+     * @throws NativeLibraryException if the native library cannot be loaded
+     * @throws DeviceException if the driver reports an error
+     */
+    static List<Device> all() {
+        return CudaDevice.all();
+    }
+
+    /**
+     * {@return how many devices the driver shows, 0 where there is no driver}
+     *
+     * @throws NativeLibraryException if the native library cannot be loaded
+     * @throws DeviceException if the driver reports an error
+     */
+    static int count() {
+        return all().size();
+    }
+
+    /** {@return why there is no device to use, in words: no library, no driver, one too old, no card; empty where there is one} */
+    static Optional<String> unavailableReason() {
+        return CudaDevice.unavailableReason();
+    }
+
+    /**
+     * {@return the native library in use; loads it}
+     *
+     * @throws NativeLibraryException if it cannot be loaded
+     */
+    static LibraryInfo library() {
+        return CudaDevice.library();
+    }
+
     /** {@return the number that the driver gives this card, from 0} */
     int index();
 

@@ -1,12 +1,14 @@
 package io.hopper4j;
 
+import io.hopper4j.internal.cuda.CudaTensor;
+
 /**
  * A tensor in device memory. Its storage is an address, not a segment: Java cannot dereference it by accident.
  *
  * <p>Its lifetime is that of the {@link DeviceArena} that allocated or wrapped it; every use after that is closed throws
  * {@link IllegalStateException}. Equality is identity: two views of the same memory are different objects.
  */
-public non-sealed interface DeviceTensor extends Tensor {
+public sealed interface DeviceTensor extends Tensor permits CudaTensor {
     /**
      * {@return the device address of the first element; 0 for a tensor without elements}
      *
@@ -21,7 +23,7 @@ public non-sealed interface DeviceTensor extends Tensor {
      * Copies elements from the host in stream order. Asynchronous where the host memory is pinned ({@link Device#allocatePinned}):
      * the source must then stay valid and unchanged until the stream is past the copy. Other memory is staged by the driver.
      *
-     * @param source same type and shape; contiguous, or of rank 2 with a packed inner dimension, on both sides
+     * @param source same type and shape, native memory; on both sides contiguous, or rows (or columns) at one distance
      * @param on a stream of the same device
      * @throws IllegalArgumentException if type or shape differ, strides cannot be copied, or the stream is of another device
      * @throws IllegalStateException if the arena or stream is closed
@@ -32,7 +34,7 @@ public non-sealed interface DeviceTensor extends Tensor {
     /**
      * Copies elements to the host in stream order; the target holds them when the stream is past the copy.
      *
-     * @param target same type and shape; contiguous, or of rank 2 with a packed inner dimension, on both sides
+     * @param target same type and shape, native memory; on both sides contiguous, or rows (or columns) at one distance
      * @param on a stream of the same device
      * @throws IllegalArgumentException if type or shape differ, strides cannot be copied, the target is read-only, or the stream is of
      *     another device

@@ -2,6 +2,7 @@ package io.hopper4j;
 
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.internal.cuda.CudaKernels;
 import io.hopper4j.quant.DequantizePlan;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizePlan;
@@ -33,6 +34,26 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
     /** {@return the plain Java meaning of every operation, on host tensors; the caller closes it} */
     static Kernels<HostTensor> reference() {
         return new ReferenceKernels();
+    }
+
+    /**
+     * {@return the CUDA kernels of a device, which the caller closes}
+     *
+     * @param device the device
+     */
+    static Kernels<DeviceTensor> cuda(final Device device) {
+        return new CudaKernels(device);
+    }
+
+    /**
+     * {@return what the CUDA kernels would do on a device, which need not be there}
+     *
+     * @param device the device, often one of the descriptions of {@link DeviceInfo}
+     * @param spec the operation
+     * @throws NativeLibraryException if the native library cannot be loaded
+     */
+    static Support support(final DeviceInfo device, final OpSpec spec) {
+        return CudaKernels.support(device, spec);
     }
 
     /**

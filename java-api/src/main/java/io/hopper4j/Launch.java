@@ -31,9 +31,9 @@ public interface Launch extends AutoCloseable {
     void launch(Stream on, long rows);
 
     /**
-     * Returns the leases. Work already put into a stream is not affected. Closing a closed launch does nothing.
+     * Returns the leases. Work already put into a stream, and graphs that captured the launch, are not affected. Closing a closed launch does nothing.
      *
-     * @throws IllegalStateException if a graph that captured the launch is open, or another thread is inside {@code launch}
+     * @throws IllegalStateException if another thread is inside {@code launch}
      */
     @Override
     void close();

@@ -46,7 +46,7 @@ public interface Stream extends AutoCloseable {
      * no graph, and the exception is passed on.
      *
      * @param work puts work into the stream it is given, this one; must not synchronise it
-     * @return the recorded work, which the caller closes; it holds leases on every launch captured and their tensors
+     * @return the recorded work, which the caller closes; it holds leases on the arenas of the tensors it works on
      * @throws IllegalStateException if the stream is closed or being captured
      * @throws DeviceException if the driver cannot capture what {@code work} did
      */

@@ -15,9 +15,10 @@ public interface GemmPlan<T extends Tensor> extends Plan {
     GemmSpec spec();
 
     /**
-     * Binds tensors. Inner dimensions are packed; rows may be farther apart than they are long.
+     * Binds tensors with room for all rows of the spec, M = {@code maxM}: kernels may read, never write, rows beyond those in use. Inner
+     * dimensions are packed; rows may be farther apart than they are long.
      *
-     * @param a {@code [M, K]} E4M3, M at most {@code maxM}, row stride a multiple of 16; scales {@code [M, ceil(K/128)]} laid out as
+     * @param a {@code [M, K]} E4M3, row stride a multiple of 16; scales {@code [M, ceil(K/128)]} laid out as
      *     {@link Scaled#activationScaleSpec}
      * @param b {@code [N, K]} E4M3, row stride a multiple of 16; scales {@code [ceil(N/128), ceil(K/128)]} row-major
      * @param c {@code [M, N]} of the output type, row stride a multiple of 16 bytes; null unless the spec accumulates; may be {@code out}

@@ -19,7 +19,7 @@ import java.util.Objects;
  *
  * <p>Every M from 0 to {@code maxM} can be run; N must be a multiple of 8 and K a multiple of 16, which need not be a multiple of 128.
  *
- * @param maxM most rows of A and D
+ * @param maxM rows of A and D that tensors have; a launch may use fewer
  * @param n rows of B, columns of D
  * @param k columns of A and B
  * @param outDType type of C and D: BF16 or F32

@@ -88,7 +88,7 @@ public final class Operands {
     /**
      * Checks the operands of a GEMM.
      *
-     * @return M, the rows of {@code a}
+     * @return M, the rows of {@code a}: as many as the spec allows, since kernels read ahead to that
      * @throws IllegalArgumentException if a type, shape or stride does not fit
      */
     public static long check(
@@ -97,7 +97,7 @@ public final class Operands {
             final Scaled<?> b,
             final @Nullable TensorSpec c,
             final TensorSpec out) {
-        final long m = rows("gemm: a.values", a.values().spec(), spec.maxM(), "maxM");
+        final long m = spec.maxM();
         quantized("gemm", "a", a, m, spec.k(), spec.aScaling());
         quantized("gemm", "b", b, spec.n(), spec.k(), spec.bScaling());
         if (spec.accumulate()) {
@@ -129,27 +129,25 @@ public final class Operands {
     /**
      * Checks the operands of a quantisation.
      *
-     * @return the rows of {@code in}
+     * @return the rows of the operands: as many as the spec allows
      * @throws IllegalArgumentException if a type, shape or stride does not fit
      */
     public static long check(final QuantizeSpec spec, final TensorSpec in, final Scaled<?> out) {
-        final long rows = rows("quantize: in", in, spec.maxRows(), "maxRows");
-        matrix("quantize", "in", in, spec.inDType(), rows, spec.cols(), 8);
-        quantized("quantize", "out", out, rows, spec.cols(), spec.scaling());
-        return rows;
+        matrix("quantize", "in", in, spec.inDType(), spec.maxRows(), spec.cols(), 8);
+        quantized("quantize", "out", out, spec.maxRows(), spec.cols(), spec.scaling());
+        return spec.maxRows();
     }
 
     /**
      * Checks the operands of a dequantisation.
      *
-     * @return the rows of {@code in}
+     * @return the rows of the operands: as many as the spec allows
      * @throws IllegalArgumentException if a type, shape or stride does not fit
      */
     public static long check(final DequantizeSpec spec, final Scaled<?> in, final TensorSpec out) {
-        final long rows = rows("dequantize: in.values", in.values().spec(), spec.maxRows(), "maxRows");
-        quantized("dequantize", "in", in, rows, spec.cols(), spec.scaling());
-        matrix("dequantize", "out", out, spec.outDType(), rows, spec.cols(), 8);
-        return rows;
+        quantized("dequantize", "in", in, spec.maxRows(), spec.cols(), spec.scaling());
+        matrix("dequantize", "out", out, spec.outDType(), spec.maxRows(), spec.cols(), 8);
+        return spec.maxRows();
     }
 
     /**
@@ -201,17 +199,6 @@ public final class Operands {
                     : scales.strides().step(1);
         }
         return rowStride(scales, 1);
-    }
-
-    private static long rows(final String where, final TensorSpec matrix, final long max, final String maxName) {
-        if (matrix.rank() != 2) {
-            throw Arguments.bad(where, "shape " + matrix.shape(), "rank 2");
-        }
-        final long rows = matrix.shape().size(0);
-        if (rows > max) {
-            throw Arguments.bad(where, "shape " + matrix.shape(), "at most " + max + " rows = " + maxName);
-        }
-        return rows;
     }
 
     private static void quantized(

@@ -14,11 +14,11 @@ public interface DequantizePlan<T extends Tensor> extends Plan {
     DequantizeSpec spec();
 
     /**
-     * Binds tensors. Inner dimensions are packed; rows may be farther apart than they are long.
+     * Binds tensors with room for all rows of the spec. Inner dimensions are packed; rows may be farther apart than they are long.
      *
-     * @param in values {@code [rows, cols]} E4M3, rows at most {@code maxRows}, row stride a multiple of 16; scales of 1x128 blocks laid
+     * @param in values {@code [maxRows, cols]} E4M3, row stride a multiple of 16; scales of 1x128 blocks laid
      *     out as {@link Scaled#activationScaleSpec}, of 128x128 blocks row-major
-     * @param out {@code [rows, cols]} of the output type, row stride a multiple of 8
+     * @param out {@code [maxRows, cols]} of the output type, row stride a multiple of 8
      * @return a launch, which the caller closes
      * @throws IllegalArgumentException if a type, shape, stride, alignment or device does not fit
      * @throws IllegalStateException if the plan or the arena of a tensor is closed

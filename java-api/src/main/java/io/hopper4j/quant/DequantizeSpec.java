@@ -10,7 +10,7 @@ import java.util.Objects;
  * The numbers that a quantised matrix stands for: {@code out = float(q) * s} in F32, rounded to nearest even to the output type. Defined
  * bit for bit.
  *
- * @param maxRows most rows
+ * @param maxRows rows that tensors have; a launch may use fewer
  * @param cols columns, a multiple of 8
  * @param scaling the blocks: 1x128 or 128x128
  * @param outDType type of the output: F32, F16 or BF16

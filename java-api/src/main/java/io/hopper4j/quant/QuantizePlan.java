@@ -14,10 +14,10 @@ public interface QuantizePlan<T extends Tensor> extends Plan {
     QuantizeSpec spec();
 
     /**
-     * Binds tensors. Inner dimensions are packed; rows may be farther apart than they are long.
+     * Binds tensors with room for all rows of the spec. Inner dimensions are packed; rows may be farther apart than they are long.
      *
-     * @param in {@code [rows, cols]} of the input type, rows at most {@code maxRows}, row stride a multiple of 8
-     * @param out values {@code [rows, cols]} E4M3, row stride a multiple of 16; scales of 1x128 blocks laid out as
+     * @param in {@code [maxRows, cols]} of the input type, row stride a multiple of 8
+     * @param out values {@code [maxRows, cols]} E4M3, row stride a multiple of 16; scales of 1x128 blocks laid out as
      *     {@link Scaled#activationScaleSpec}, of 128x128 blocks row-major
      * @return a launch, which the caller closes
      * @throws IllegalArgumentException if a type, shape, stride, alignment or device does not fit

@@ -17,7 +17,7 @@ import java.util.Objects;
  *
  * Blocks at the right and bottom edges use only their own elements. The result is defined bit for bit.
  *
- * @param maxRows most rows
+ * @param maxRows rows that tensors have; a launch may use fewer
  * @param cols columns, a multiple of 8
  * @param inDType type of the input: F32, F16 or BF16
  * @param scaling the blocks: 1x128 or 128x128

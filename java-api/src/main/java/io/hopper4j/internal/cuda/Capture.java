@@ -1,0 +1,28 @@
+package io.hopper4j.internal.cuda;
+
+import java.util.ArrayList;
+import java.util.List;
+
+/** A capture under way, and the leases on what the work captured needs; the graph takes them over. */
+final class Capture {
+    private final List<Lifetime.Lease> leases = new ArrayList<>();
+    private volatile boolean active = true;
+
+    boolean isActive() {
+        return active;
+    }
+
+    /** Keeps an arena open for the graph. */
+    synchronized void hold(final CudaArena arena) {
+        leases.add(arena.lifetime().lease("a captured graph"));
+    }
+
+    void end() {
+        active = false;
+    }
+
+    synchronized void releaseAll() {
+        leases.forEach(Lifetime.Lease::release);
+        leases.clear();
+    }
+}

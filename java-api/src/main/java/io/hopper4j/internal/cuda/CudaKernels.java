@@ -1,0 +1,212 @@
+package io.hopper4j.internal.cuda;
+
+import io.hopper4j.DType;
+import io.hopper4j.Device;
+import io.hopper4j.DeviceArena;
+import io.hopper4j.DeviceInfo;
+import io.hopper4j.DeviceTensor;
+import io.hopper4j.Kernels;
+import io.hopper4j.OpSpec;
+import io.hopper4j.Scaled;
+import io.hopper4j.Stream;
+import io.hopper4j.Support;
+import io.hopper4j.Support.Reason;
+import io.hopper4j.UnsupportedKernelException;
+import io.hopper4j.bindings.hopper4j_h;
+import io.hopper4j.gemm.GemmLaunch;
+import io.hopper4j.gemm.GemmPlan;
+import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.internal.NativeLoader;
+import io.hopper4j.internal.Operands;
+import io.hopper4j.quant.DequantizeLaunch;
+import io.hopper4j.quant.DequantizePlan;
+import io.hopper4j.quant.DequantizeSpec;
+import io.hopper4j.quant.QuantizeLaunch;
+import io.hopper4j.quant.QuantizePlan;
+import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.ScaleKind;
+import java.lang.foreign.MemorySegment;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+
+/** The CUDA kernels of one device. */
+public final class CudaKernels implements Kernels<DeviceTensor> {
+    private final CudaDevice device;
+    private final Lifetime lifetime;
+
+    /** @param device one of {@link Device#all()} */
+    public CudaKernels(final Device device) {
+        this.device = CudaDevice.of(device);
+        this.lifetime = new Lifetime(this, "kernels of " + device);
+    }
+
+    CudaDevice device() {
+        return device;
+    }
+
+    // ---- planning ----
+
+    /** {@return as {@link Kernels#support(DeviceInfo, OpSpec)}} */
+    public static Support support(final DeviceInfo device, final OpSpec spec) {
+        NativeLoader.load();
+        final List<Reason> unmet = unmetNeeds(spec);
+        if (!unmet.isEmpty()) {
+            return new Support.Unsupported(unmet);
+        }
+        try (Call call = new Call()) {
+            final int status = plan(device, spec, call);
+            if (isRefusal(status)) {
+                return new Support.Unsupported(List.of(call.reason()));
+            }
+            call.check(status);
+            final MemorySegment plan = call.handle();
+            try {
+                final CudaPlan.Choice choice = CudaPlan.describe(plan);
+                return new Support.Supported(choice.kernel(), choice.workspaceBytes(), choice.explanation());
+            } finally {
+                CudaPlan.destroy(plan);
+            }
+        }
+    }
+
+    private static List<Reason> unmetNeeds(final OpSpec spec) {
+        return switch (spec) {
+            case GemmSpec gemm -> Operands.unmetNeeds(gemm);
+            case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
+            case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
+        };
+    }
+
+    private static int plan(final DeviceInfo info, final OpSpec spec, final Call call) {
+        final MemorySegment device = CudaDevice.describe(info, call.arena());
+        return switch (spec) {
+            case GemmSpec gemm -> CudaGemm.plan(device, gemm, call);
+            case QuantizeSpec quantize -> CudaQuantize.plan(device, quantize, call);
+            case DequantizeSpec dequantize -> CudaDequantize.plan(device, dequantize, call);
+        };
+    }
+
+    /** A spec that Java let through is not a mistake of the caller but one that this library cannot serve. */
+    private static boolean isRefusal(final int status) {
+        return status == hopper4j_h.H4J_UNSUPPORTED() || status == hopper4j_h.H4J_INVALID_ARGUMENT();
+    }
+
+    /** Makes the plan object once the native plan is there. */
+    @FunctionalInterface
+    private interface Maker<S, P> {
+        P make(CudaKernels kernels, S spec, MemorySegment handle, Lifetime.Lease lease);
+    }
+
+    private <S extends OpSpec, P> P plan(final S spec, final Maker<S, P> maker) {
+        final Lifetime.Lease lease = lifetime.lease("a " + spec.operation() + " plan");
+        try (Call call = new Call()) {
+            final List<Reason> unmet = unmetNeeds(spec);
+            if (!unmet.isEmpty()) {
+                throw new UnsupportedKernelException(unmet);
+            }
+            final int status = plan(device.info(), spec, call);
+            if (isRefusal(status)) {
+                throw new UnsupportedKernelException(List.of(call.reason()));
+            }
+            call.check(status);
+            return maker.make(this, spec, call.handle(), lease);
+        } catch (RuntimeException e) {
+            lease.release();
+            throw e;
+        }
+    }
+
+    @Override
+    public Support support(final OpSpec spec) {
+        lifetime.requireOpen();
+        return support(device.info(), spec);
+    }
+
+    @Override
+    public GemmPlan<DeviceTensor> plan(final GemmSpec spec) {
+        return plan(spec, CudaGemm.Planned::new);
+    }
+
+    @Override
+    public QuantizePlan<DeviceTensor> plan(final QuantizeSpec spec) {
+        return plan(spec, CudaQuantize.Planned::new);
+    }
+
+    @Override
+    public DequantizePlan<DeviceTensor> plan(final DequantizeSpec spec) {
+        return plan(spec, CudaDequantize.Planned::new);
+    }
+
+    @Override
+    public Stream openStream() {
+        lifetime.requireOpen();
+        return device.openStream();
+    }
+
+    // ---- eager forms ----
+
+    @Override
+    public void gemm(
+            final Scaled<DeviceTensor> a,
+            final Scaled<DeviceTensor> b,
+            final @Nullable DeviceTensor c,
+            final DeviceTensor out,
+            final Stream on) {
+        final GemmSpec spec = GemmSpec.of(a.rows(), b.rows(), a.cols())
+                .withOut(out.dtype())
+                .withAccumulate(c != null)
+                .withScaling(a.scaling(), b.scaling());
+        try (GemmPlan<DeviceTensor> plan = plan(spec)) {
+            if (plan.workspaceBytes() == 0) {
+                gemm(plan, a, b, c, out, null, on);
+            } else {
+                try (DeviceArena scratch = device.openArena(on)) {
+                    gemm(plan, a, b, c, out, scratch.allocate(DType.U8, plan.workspaceBytes()), on);
+                }
+            }
+        }
+    }
+
+    private static void gemm(
+            final GemmPlan<DeviceTensor> plan,
+            final Scaled<DeviceTensor> a,
+            final Scaled<DeviceTensor> b,
+            final @Nullable DeviceTensor c,
+            final DeviceTensor out,
+            final @Nullable DeviceTensor workspace,
+            final Stream on) {
+        try (GemmLaunch<DeviceTensor> launch = plan.bind(a, b, c, out, workspace)) {
+            launch.launch(on);
+        }
+    }
+
+    @Override
+    public void quantize(
+            final DeviceTensor in, final ScaleKind scaleKind, final Scaled<DeviceTensor> out, final Stream on) {
+        final QuantizeSpec spec = QuantizeSpec.of(out.rows(), out.cols(), in.dtype(), out.scaling())
+                .withScaleKind(scaleKind);
+        try (QuantizePlan<DeviceTensor> plan = plan(spec);
+                QuantizeLaunch<DeviceTensor> launch = plan.bind(in, out)) {
+            launch.launch(on);
+        }
+    }
+
+    @Override
+    public void dequantize(final Scaled<DeviceTensor> in, final DeviceTensor out, final Stream on) {
+        final DequantizeSpec spec = DequantizeSpec.of(in.rows(), in.cols(), in.scaling(), out.dtype());
+        try (DequantizePlan<DeviceTensor> plan = plan(spec);
+                DequantizeLaunch<DeviceTensor> launch = plan.bind(in, out)) {
+            launch.launch(on);
+        }
+    }
+
+    @Override
+    public void close() {
+        lifetime.close();
+    }
+
+    @Override
+    public String toString() {
+        return "CUDA kernels of " + device;
+    }
+}

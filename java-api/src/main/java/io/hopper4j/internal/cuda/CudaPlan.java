@@ -1,0 +1,95 @@
+package io.hopper4j.internal.cuda;
+
+import io.hopper4j.OpSpec;
+import io.hopper4j.Plan;
+import io.hopper4j.bindings.h4j_plan_info;
+import io.hopper4j.bindings.hopper4j_h;
+import java.lang.foreign.MemorySegment;
+
+/** What the plans of every operation share. */
+abstract class CudaPlan implements Plan {
+    private final CudaKernels kernels;
+    private final Lifetime.Lease kernelsLease;
+    private final MemorySegment handle;
+    private final Choice choice;
+    private final Lifetime lifetime;
+
+    /**
+     * @param kernels made the plan
+     * @param spec what it is of
+     * @param handle the native plan, which this object owns from now on
+     * @param kernelsLease the kernels' lease, which this object owns from now on
+     */
+    CudaPlan(
+            final CudaKernels kernels,
+            final OpSpec spec,
+            final MemorySegment handle,
+            final Lifetime.Lease kernelsLease) {
+        this.kernels = kernels;
+        this.handle = handle;
+        this.kernelsLease = kernelsLease;
+        this.choice = describe(handle);
+        this.lifetime = new Lifetime(this, spec.operation() + " plan of " + kernels.device());
+    }
+
+    /** What the library says of a plan. */
+    record Choice(String kernel, long workspaceBytes, String explanation) {}
+
+    static Choice describe(final MemorySegment plan) {
+        try (Call call = new Call()) {
+            final MemorySegment info = call.arena().allocate(h4j_plan_info.layout());
+            h4j_plan_info.struct_size(info, (int) h4j_plan_info.sizeof());
+            call.check(hopper4j_h.h4j_plan_describe(plan, info, call.error()));
+            return new Choice(
+                    h4j_plan_info.kernel(info).getString(0),
+                    h4j_plan_info.workspace_bytes(info),
+                    h4j_plan_info.explanation(info).getString(0));
+        }
+    }
+
+    static void destroy(final MemorySegment plan) {
+        try (Call call = new Call()) {
+            call.check(hopper4j_h.h4j_plan_close(plan, call.error()));
+        }
+    }
+
+    CudaDevice device() {
+        return kernels.device();
+    }
+
+    MemorySegment handle() {
+        return handle;
+    }
+
+    Lifetime lifetime() {
+        return lifetime;
+    }
+
+    @Override
+    public long workspaceBytes() {
+        return choice.workspaceBytes();
+    }
+
+    @Override
+    public String kernel() {
+        return choice.kernel();
+    }
+
+    @Override
+    public String explanation() {
+        return choice.explanation();
+    }
+
+    @Override
+    public void close() {
+        if (lifetime.close()) {
+            kernelsLease.release();
+            destroy(handle);
+        }
+    }
+
+    @Override
+    public String toString() {
+        return spec() + " by " + kernel();
+    }
+}
