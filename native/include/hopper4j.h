@@ -89,16 +89,16 @@ H4J_API h4j_status h4j_driver_version(int32_t* version, h4j_error* error);
 /* What planning needs to know of a device. A described device (ordinal -1) allows planning for a card that is not there. */
 typedef struct h4j_device_info {
   uint32_t struct_size;
-  int32_t ordinal;                 /* CUDA ordinal, -1: described */
-  int32_t compute_major;           /* 9 for Hopper */
+  int32_t ordinal;       /* CUDA ordinal, -1: described */
+  int32_t compute_major; /* 9 for Hopper */
   int32_t compute_minor;
   int32_t sm_count;
   int32_t shared_memory_per_block; /* bytes, the opt-in limit: 232448 on Hopper */
   int64_t l2_bytes;
   int64_t memory_bytes;
-  int32_t sm_clock_khz;            /* peak; 0 where unknown */
-  float nvlink_gbs;                /* GB/s a direction over all links, nominal; 0 where unknown or none */
-  uint8_t uuid[16];                /* zeros for a described device */
+  int32_t sm_clock_khz; /* peak; 0 where unknown */
+  float nvlink_gbs;     /* GB/s a direction over all links, nominal; 0 where unknown or none */
+  uint8_t uuid[16];     /* zeros for a described device */
   char name[64];
 } h4j_device_info;
 
@@ -181,12 +181,12 @@ typedef struct h4j_launch h4j_launch;
 
 typedef struct h4j_plan_info {
   uint32_t struct_size;
-  int32_t grid;             /* CTAs of a full launch */
-  int32_t block;            /* threads a CTA */
-  int32_t shared_memory;    /* bytes a CTA */
-  int64_t workspace_bytes;  /* device memory that bind asks for, 256-byte aligned; 0: none */
-  char kernel[96];          /* instance name, stable: "gemm_dense_256x128x4" */
-  char explanation[512];    /* why this instance, in words and figures */
+  int32_t grid;            /* CTAs of a full launch */
+  int32_t block;           /* threads a CTA */
+  int32_t shared_memory;   /* bytes a CTA */
+  int64_t workspace_bytes; /* device memory that bind asks for, 256-byte aligned; 0: none */
+  char kernel[96];         /* instance name, stable: "gemm_dense_256x128x4" */
+  char explanation[512];   /* why this instance, in words and figures */
 } h4j_plan_info;
 
 H4J_API h4j_status h4j_plan_describe(const h4j_plan* plan, h4j_plan_info* info, h4j_error* error);
@@ -205,24 +205,24 @@ H4J_API h4j_status h4j_launch_close(h4j_launch* launch, h4j_error* error);
  * Blocks are 1 x 128 (activations) or 128 x 128 (weights); ragged edge blocks use only their own elements. */
 typedef struct h4j_quantize_spec {
   uint32_t struct_size;
-  h4j_dtype in_dtype;   /* H4J_F32, H4J_F16, H4J_BF16 */
-  int32_t block_rows;   /* 1 or 128 */
-  int32_t block_cols;   /* 128 */
-  int32_t scale_kind;   /* H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
-  int32_t sm_budget;    /* at most so many SMs, 0: all */
-  int64_t max_rows;     /* >= 0 */
-  int64_t cols;         /* a multiple of 8, >= 8 */
+  h4j_dtype in_dtype; /* H4J_F32, H4J_F16, H4J_BF16 */
+  int32_t block_rows; /* 1 or 128 */
+  int32_t block_cols; /* 128 */
+  int32_t scale_kind; /* H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
+  int32_t sm_budget;  /* at most so many SMs, 0: all */
+  int64_t max_rows;   /* >= 0 */
+  int64_t cols;       /* a multiple of 8, >= 8 */
 } h4j_quantize_spec;
 
 typedef struct h4j_quantize_args {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t in;          /* [rows, cols] row-major, 16-byte aligned */
-  int64_t in_ld;        /* elements between rows, a multiple of 8, >= cols */
-  uint64_t out;         /* [rows, cols] E4M3, 16-byte aligned */
-  int64_t out_ld;       /* a multiple of 16, >= cols */
-  uint64_t scales;      /* F32, 16-byte aligned. 1x128: element (row, block) at block * scales_ld + row; 128x128: at block_row * scales_ld + block_col */
-  int64_t scales_ld;    /* 1x128: >= rows, a multiple of 4; 128x128: >= ceil(cols/128) */
+  uint64_t in;       /* [rows, cols] row-major, 16-byte aligned */
+  int64_t in_ld;     /* elements between rows, a multiple of 8, >= cols */
+  uint64_t out;      /* [rows, cols] E4M3, 16-byte aligned */
+  int64_t out_ld;    /* a multiple of 16, >= cols */
+  uint64_t scales;   /* F32, 16-byte aligned. 1x128: element (row, block) at block * scales_ld + row; 128x128: at block_row * scales_ld + block_col */
+  int64_t scales_ld; /* 1x128: >= rows, a multiple of 4; 128x128: >= ceil(cols/128) */
 } h4j_quantize_args;
 
 H4J_API h4j_status h4j_quantize_plan(const h4j_device_info* device, const h4j_quantize_spec* spec, h4j_plan** plan, h4j_error* error);
@@ -235,24 +235,24 @@ H4J_API h4j_status h4j_quantize(h4j_stream* stream, const h4j_quantize_spec* spe
 /* -- dequantize: out = float(q) * s in F32, rounded to nearest even to the output type; the inverse layout of quantize -- */
 typedef struct h4j_dequantize_spec {
   uint32_t struct_size;
-  h4j_dtype out_dtype;  /* H4J_F32, H4J_F16, H4J_BF16 */
-  int32_t block_rows;   /* 1 or 128 */
-  int32_t block_cols;   /* 128 */
+  h4j_dtype out_dtype; /* H4J_F32, H4J_F16, H4J_BF16 */
+  int32_t block_rows;  /* 1 or 128 */
+  int32_t block_cols;  /* 128 */
   int32_t sm_budget;
   uint32_t reserved;
   int64_t max_rows;
-  int64_t cols;         /* a multiple of 8, >= 8 */
+  int64_t cols; /* a multiple of 8, >= 8 */
 } h4j_dequantize_spec;
 
 typedef struct h4j_dequantize_args {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t in;          /* [rows, cols] E4M3, 16-byte aligned */
-  int64_t in_ld;        /* a multiple of 16, >= cols */
-  uint64_t scales;      /* as in h4j_quantize_args */
+  uint64_t in;     /* [rows, cols] E4M3, 16-byte aligned */
+  int64_t in_ld;   /* a multiple of 16, >= cols */
+  uint64_t scales; /* as in h4j_quantize_args */
   int64_t scales_ld;
-  uint64_t out;         /* [rows, cols], 16-byte aligned */
-  int64_t out_ld;       /* a multiple of 8, >= cols */
+  uint64_t out;   /* [rows, cols], 16-byte aligned */
+  int64_t out_ld; /* a multiple of 8, >= cols */
 } h4j_dequantize_args;
 
 H4J_API h4j_status h4j_dequantize_plan(const h4j_device_info* device, const h4j_dequantize_spec* spec, h4j_plan** plan, h4j_error* error);
@@ -267,30 +267,30 @@ H4J_API h4j_status h4j_dequantize(h4j_stream* stream, const h4j_dequantize_spec*
  * Any max_m >= 0 (0 rows: nothing is launched); K need not be a multiple of 128: the last block is shorter. */
 typedef struct h4j_gemm_spec {
   uint32_t struct_size;
-  h4j_dtype out_dtype;  /* H4J_BF16 or H4J_F32: type of D and C */
-  int32_t accumulate;   /* 1: C is added */
-  int32_t sm_budget;    /* at most so many SMs, 0: all */
-  int64_t max_m;        /* >= 0 */
-  int64_t n;            /* a multiple of 8, >= 8 */
-  int64_t k;            /* a multiple of 16, >= 16 */
+  h4j_dtype out_dtype; /* H4J_BF16 or H4J_F32: type of D and C */
+  int32_t accumulate;  /* 1: C is added */
+  int32_t sm_budget;   /* at most so many SMs, 0: all */
+  int64_t max_m;       /* >= 0 */
+  int64_t n;           /* a multiple of 8, >= 8 */
+  int64_t k;           /* a multiple of 16, >= 16 */
 } h4j_gemm_spec;
 
 typedef struct h4j_gemm_args {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t a;           /* [M, K] E4M3 row-major, 16-byte aligned */
-  int64_t a_ld;         /* elements between rows, a multiple of 16, >= K */
-  uint64_t a_scales;    /* F32 [M, ceil(K/128)], element (m, kb) at kb * a_scales_ld + m; 16-byte aligned */
-  int64_t a_scales_ld;  /* >= M, a multiple of 4 */
-  uint64_t b;           /* [N, K] E4M3 row-major, 16-byte aligned */
-  int64_t b_ld;         /* a multiple of 16, >= K */
-  uint64_t b_scales;    /* F32 [ceil(N/128), ceil(K/128)] row-major; 4-byte aligned */
-  int64_t b_scales_ld;  /* >= ceil(K/128) */
-  uint64_t c;           /* [M, N] of out_dtype, 16-byte aligned; may be d; 0 unless accumulate */
-  int64_t c_ld;         /* a multiple of 16 bytes, >= N */
-  uint64_t d;           /* [M, N] of out_dtype, 16-byte aligned; overlaps nothing but c at the same address and stride */
-  int64_t d_ld;         /* a multiple of 16 bytes, >= N */
-  uint64_t workspace;   /* workspace_bytes of the plan, 256-byte aligned; 0 where that is 0. Not shared by launches that may overlap */
+  uint64_t a;          /* [M, K] E4M3 row-major, 16-byte aligned */
+  int64_t a_ld;        /* elements between rows, a multiple of 16, >= K */
+  uint64_t a_scales;   /* F32 [M, ceil(K/128)], element (m, kb) at kb * a_scales_ld + m; 16-byte aligned */
+  int64_t a_scales_ld; /* >= M, a multiple of 4 */
+  uint64_t b;          /* [N, K] E4M3 row-major, 16-byte aligned */
+  int64_t b_ld;        /* a multiple of 16, >= K */
+  uint64_t b_scales;   /* F32 [ceil(N/128), ceil(K/128)] row-major; 4-byte aligned */
+  int64_t b_scales_ld; /* >= ceil(K/128) */
+  uint64_t c;          /* [M, N] of out_dtype, 16-byte aligned; may be d; 0 unless accumulate */
+  int64_t c_ld;        /* a multiple of 16 bytes, >= N */
+  uint64_t d;          /* [M, N] of out_dtype, 16-byte aligned; overlaps nothing but c at the same address and stride */
+  int64_t d_ld;        /* a multiple of 16 bytes, >= N */
+  uint64_t workspace;  /* workspace_bytes of the plan, 256-byte aligned; 0 where that is 0. Not shared by launches that may overlap */
   int64_t workspace_bytes;
 } h4j_gemm_args;
 

@@ -37,11 +37,11 @@ OpenedDriver open_driver() {
     opened.problem = format("one for CUDA %d.%d", opened.version / 1000, opened.version % 1000 / 10);
     return opened;
   }
-#define H4J_OPEN(name)                                                                                             \
+#define H4J_OPEN(name)                                                                                                   \
   opened.functions.name = reinterpret_cast<decltype(opened.functions.name)>(dlsym(library, H4J_EXPANDED_TEXT_OF(name))); \
-  if (opened.functions.name == nullptr) {                                                                          \
-    opened.problem = "one without " H4J_EXPANDED_TEXT_OF(name);                                                    \
-    return opened;                                                                                                 \
+  if (opened.functions.name == nullptr) {                                                                                \
+    opened.problem = "one without " H4J_EXPANDED_TEXT_OF(name);                                                          \
+    return opened;                                                                                                       \
   }
   H4J_DRIVER_FUNCTIONS(H4J_OPEN)
 #undef H4J_OPEN

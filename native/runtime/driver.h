@@ -10,6 +10,7 @@
 
 namespace h4j {
 
+// clang-format off: grouped by subject
 #define H4J_DRIVER_FUNCTIONS(X)                                                                                                             \
   X(cuInit) X(cuDriverGetVersion) X(cuGetErrorName) X(cuGetErrorString)                                                                     \
   X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetUuid) X(cuDeviceGetAttribute) X(cuDeviceTotalMem)                      \
@@ -22,6 +23,7 @@ namespace h4j {
   X(cuGraphInstantiate) X(cuGraphDestroy) X(cuGraphExecDestroy) X(cuGraphLaunch)                                                            \
   X(cuEventCreate) X(cuEventDestroy) X(cuEventRecord) X(cuEventQuery) X(cuEventSynchronize) X(cuEventElapsedTime)                           \
   X(cuPointerGetAttribute) X(cuKernelSetAttribute) X(cuKernelGetFunction) X(cuFuncLoad) X(cuLaunchKernelEx) X(cuTensorMapEncodeTiled)
+// clang-format on
 
 struct Driver {
 #define H4J_DECLARE(name) decltype(&::name) name = nullptr;

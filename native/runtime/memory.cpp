@@ -93,8 +93,8 @@ h4j_status h4j_copy(h4j_stream* stream, uint64_t destination, uint64_t source, i
   });
 }
 
-h4j_status h4j_copy_2d(h4j_stream* stream, uint64_t destination, int64_t destination_pitch, uint64_t source, int64_t source_pitch,
-                       int64_t row_bytes, int64_t rows, h4j_error* error) {
+h4j_status h4j_copy_2d(h4j_stream* stream, uint64_t destination, int64_t destination_pitch, uint64_t source, int64_t source_pitch, int64_t row_bytes,
+                       int64_t rows, h4j_error* error) {
   return guarded("copy_2d", error, [&] {
     const h4j_stream& target = require_handle(stream, "copy_2d", "stream");
     require_bytes(row_bytes, "copy_2d", "row_bytes");

@@ -67,8 +67,8 @@ int usable_sms(const char* operation, const h4j_device_info& device, int32_t sm_
 void require_address(const char* operation, const char* argument, uint64_t address, int64_t alignment) {
   if (address == 0) invalid(operation, argument, "0", "a device address");
   if (address % static_cast<uint64_t>(alignment) != 0) {
-    invalid(operation, argument, format("0x%llx", static_cast<unsigned long long>(address)), format("a multiple of %lld bytes",
-            static_cast<long long>(alignment)));
+    invalid(operation, argument, format("0x%llx", static_cast<unsigned long long>(address)),
+            format("a multiple of %lld bytes", static_cast<long long>(alignment)));
   }
 }
 
@@ -126,8 +126,7 @@ void require_dtype(const char* operation, const char* argument, h4j_dtype dtype,
 using namespace h4j;
 
 h4j_status h4j_plan_describe(const h4j_plan* plan, h4j_plan_info* info, h4j_error* error) {
-  return guarded("plan_describe", error,
-                 [&] { write_struct(require_handle(plan, "plan_describe", "plan").info, info, "plan_describe", "info"); });
+  return guarded("plan_describe", error, [&] { write_struct(require_handle(plan, "plan_describe", "plan").info, info, "plan_describe", "info"); });
 }
 
 h4j_status h4j_plan_close(h4j_plan* plan, h4j_error* error) {

@@ -19,10 +19,10 @@ struct Error : h4j_error {
 };
 
 // EXPECT_OK(call(..., &error)) shows the library's message.
-#define H4J_ASSERT_OK(call)                        \
-  do {                                             \
-    ::h4j::testing::Error error;                   \
-    ASSERT_EQ(H4J_OK, call) << error.message;      \
+#define H4J_ASSERT_OK(call)                   \
+  do {                                        \
+    ::h4j::testing::Error error;              \
+    ASSERT_EQ(H4J_OK, call) << error.message; \
   } while (false)
 
 class GpuTest : public ::testing::Test {

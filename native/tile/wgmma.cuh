@@ -11,10 +11,10 @@ namespace h4j::tile {
 
 template <int kN>
 struct Fp8Atom;
-#define H4J_FP8_ATOM(n)                                                  \
-  template <>                                                            \
-  struct Fp8Atom<n> {                                                    \
-    using Type = cute::SM90::GMMA::MMA_64x##n##x32_F32E4M3E4M3_SS_TN<>;  \
+#define H4J_FP8_ATOM(n)                                                 \
+  template <>                                                           \
+  struct Fp8Atom<n> {                                                   \
+    using Type = cute::SM90::GMMA::MMA_64x##n##x32_F32E4M3E4M3_SS_TN<>; \
   };
 H4J_FP8_ATOM(16)
 H4J_FP8_ATOM(24)

@@ -85,11 +85,11 @@ std::string instance_name(const Config& config) { return format("gemm_dense_%dx%
 
 std::string explain(const Problem& problem, const Config& config, const Choice& choice) {
   const long long tiles = static_cast<long long>(choice.tiles_m) * choice.tiles_n;
-  return format("%dx%d tiles, %d stages: %lld tiles (%d x %d) in %lld waves of %d SMs, rasterised in groups of %d along %s; predicted %.0f clocks: "
-                "tensor core, L2 and epilogue %.0f, device memory %.0f",
-                config.tile_m, config.tile_n, config.stages, tiles, choice.tiles_m, choice.tiles_n,
-                static_cast<long long>(ceil_div(tiles, problem.sms)), problem.sms, choice.raster_group, choice.raster_along_m ? "M" : "N",
-                choice.clocks, choice.math_clocks, choice.memory_clocks);
+  return format(
+      "%dx%d tiles, %d stages: %lld tiles (%d x %d) in %lld waves of %d SMs, rasterised in groups of %d along %s; predicted %.0f clocks: "
+      "tensor core, L2 and epilogue %.0f, device memory %.0f",
+      config.tile_m, config.tile_n, config.stages, tiles, choice.tiles_m, choice.tiles_n, static_cast<long long>(ceil_div(tiles, problem.sms)),
+      problem.sms, choice.raster_group, choice.raster_along_m ? "M" : "N", choice.clocks, choice.math_clocks, choice.memory_clocks);
 }
 
 }  // namespace h4j::gemm

@@ -18,14 +18,14 @@ struct Problem {
 };
 
 struct Choice {
-  int index;            // into the candidates
+  int index;  // into the candidates
   int tiles_m;
   int tiles_n;
   int raster_group;
   bool raster_along_m;
-  double clocks;        // predicted
-  double math_clocks;   // of which a CTA's tensor core and epilogue
-  double memory_clocks; // what device memory alone would take
+  double clocks;         // predicted
+  double math_clocks;    // of which a CTA's tensor core and epilogue
+  double memory_clocks;  // what device memory alone would take
 };
 
 // What one candidate costs. The constants and their sources are beside the code.

@@ -33,7 +33,7 @@ struct Params {
   CUtensorMap d;         // [M, N] BF16, box [64, store_cols]; unused for F32 output
   const float* b_scales;
   int64_t b_scales_ld;
-  const void* c;         // null unless accumulating
+  const void* c;  // null unless accumulating
   int64_t c_ld;
   void* d_pointer;
   int64_t d_ld;

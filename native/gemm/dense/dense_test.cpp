@@ -62,8 +62,8 @@ TEST(GemmPlan, NamesTheArgumentItRefuses) {
 }
 
 TEST(GemmPlan, FindsAnInstanceForEveryShapeOnEveryCard) {
-  constexpr int64_t kLayers[][2] = {{2112, 7168}, {576, 7168},  {24576, 1536}, {32768, 512},   {7168, 16384},
-                                    {4096, 7168}, {7168, 2048}, {36864, 7168}, {7168, 18432}, {1536, 7168}, {8, 16}};
+  constexpr int64_t kLayers[][2] = {{2112, 7168}, {576, 7168},   {24576, 1536}, {32768, 512}, {7168, 16384}, {4096, 7168},
+                                    {7168, 2048}, {36864, 7168}, {7168, 18432}, {1536, 7168}, {8, 16}};
   for (const char* name : {"H100-SXM", "H100-PCIe", "H20"}) {
     const h4j_device_info device = described(name);
     for (const auto& layer : kLayers) {

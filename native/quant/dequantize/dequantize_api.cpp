@@ -95,8 +95,7 @@ h4j_status h4j_dequantize_plan(const h4j_device_info* device, const h4j_dequanti
   });
 }
 
-h4j_status h4j_dequantize_bind(const h4j_plan* plan, h4j_device* device, const h4j_dequantize_args* args, h4j_launch** launch,
-                               h4j_error* error) {
+h4j_status h4j_dequantize_bind(const h4j_plan* plan, h4j_device* device, const h4j_dequantize_args* args, h4j_launch** launch, h4j_error* error) {
   return guarded(dequantize::kOperation, error, [&] {
     require_output(launch, dequantize::kOperation, "launch") = nullptr;
     *launch = bind<dequantize::Plan, dequantize::Launch>(plan, device, args, dequantize::kOperation);

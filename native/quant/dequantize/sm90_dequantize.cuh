@@ -14,7 +14,8 @@ __global__ void __launch_bounds__(kThreads) dequantize_kernel(const __grid_const
        item += static_cast<int64_t>(gridDim.x) * kThreads) {
     const int64_t row = item / chunks;
     const int64_t col = item % chunks * kElementsPerThread;
-    const float scale = __ldg(params.scales + row / params.block_rows * params.scales_row_stride + col / tile::kScaleBlock * params.scales_col_stride);
+    const float scale =
+        __ldg(params.scales + row / params.block_rows * params.scales_row_stride + col / tile::kScaleBlock * params.scales_col_stride);
     const uint2 bits = __ldg(reinterpret_cast<const uint2*>(params.in + row * params.in_ld + col));
     float values[8];
     tile::dequantize8(bits, scale, values);

@@ -109,12 +109,10 @@ h4j_status h4j_quantize_bind(const h4j_plan* plan, h4j_device* device, const h4j
 }
 
 h4j_status h4j_quantize_rebind(h4j_launch* launch, const h4j_quantize_args* args, h4j_error* error) {
-  return guarded(quantize::kOperation, error, [&] {
-    require_launch<quantize::Launch>(launch, quantize::kOperation).rebind(read_struct(args, quantize::kOperation, "args"));
-  });
+  return guarded(quantize::kOperation, error,
+                 [&] { require_launch<quantize::Launch>(launch, quantize::kOperation).rebind(read_struct(args, quantize::kOperation, "args")); });
 }
 
 h4j_status h4j_quantize(h4j_stream* stream, const h4j_quantize_spec* spec, const h4j_quantize_args* args, h4j_error* error) {
-  return guarded(quantize::kOperation, error,
-                 [&] { run_eagerly<quantize::Plan, quantize::Launch>(stream, spec, args, quantize::kOperation); });
+  return guarded(quantize::kOperation, error, [&] { run_eagerly<quantize::Plan, quantize::Launch>(stream, spec, args, quantize::kOperation); });
 }
