@@ -111,6 +111,7 @@ struct Launch final : h4j_launch {
                 format("d_ld, %lld", static_cast<long long>(args.d_ld)));
       }
     }
+    const ScopedContext current(primary);  // the driver encodes descriptors in a context only
     const Config& config = plan.instance->config;
     Params bound{};
     bound.a = describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.a, spec.max_m, spec.k, args.a_ld, 1, config.tile_m, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "a");

@@ -11,6 +11,7 @@
 
 #include <cuda_bf16.h>
 
+#include <numeric>
 #include <type_traits>
 
 #include "gemm/dense/dense_layout.h"
@@ -196,12 +197,14 @@ struct Consumer {
   // The tensor core keeps about 13 fraction bits of a sum; from here on sums are F32.
   static __device__ void promote(const float (&part)[kValues], float (&total)[kValues], const float (&a_scale)[2], float b_first, float b_last,
                                  int boundary) {
-    const float first[2] = {a_scale[0] * b_first, a_scale[1] * b_first};
-    const float last[2] = {a_scale[0] * b_last, a_scale[1] * b_last};
+    // The boundary between scale rows is a multiple of this many columns.
+    constexpr int kStep = std::gcd(kConfig.tile_n, kTileK);
 #pragma unroll
-    for (int i = 0; i < kValues; ++i) {
-      const bool in_first = kConfig.scale_rows() == 1 || i / 4 * 8 < boundary;
-      total[i] = fmaf(part[i], in_first ? first[i / 2 % 2] : last[i / 2 % 2], total[i]);
+    for (int step = 0; step < kConfig.tile_n; step += kStep) {
+      const float b_scale = kConfig.scale_rows() == 1 || step < boundary ? b_first : b_last;
+      const float scale[2] = {a_scale[0] * b_scale, a_scale[1] * b_scale};
+#pragma unroll
+      for (int i = step / 2; i < (step + kStep) / 2; ++i) total[i] = fmaf(part[i], scale[i / 2 % 2], total[i]);
     }
   }
 
