@@ -155,7 +155,7 @@ final class GoldenChecks {
                 final long cols = source.shape().size(1);
                 final HostTensor in = HostData.matrix(arena, source.dtype(), rows, cols);
                 HostData.copy(source, in);
-                final Scaled<HostTensor> out = HostData.quantized(arena, block, rows, cols, 0);
+                final Scaled<HostTensor> out = HostData.quantized(arena, block, rows, cols);
                 kernels.quantize(in, kind, out, stream);
                 differing += HostData.differing(out.values(), tensor(file, "values." + kind + rest));
                 differing += HostData.differing(out.scales(), tensor(file, "scales." + kind + rest));
@@ -183,7 +183,7 @@ final class GoldenChecks {
                     final HostTensor expected = tensor(file, "back." + kind + rest);
                     final long rows = values.shape().size(0);
                     final long cols = values.shape().size(1);
-                    final Scaled<HostTensor> in = HostData.quantized(arena, block, rows, cols, 0);
+                    final Scaled<HostTensor> in = HostData.quantized(arena, block, rows, cols);
                     HostData.copy(values, in.values());
                     HostData.copy(tensor(file, "scales." + kind + rest), in.scales());
                     final HostTensor out = HostData.matrix(arena, expected.dtype(), rows, cols);
@@ -216,8 +216,8 @@ final class GoldenChecks {
                 final long m = Long.parseLong(mnk[0]);
                 final long n = Long.parseLong(mnk[1]);
                 final long k = Long.parseLong(mnk[2]);
-                final Scaled<HostTensor> a = HostData.quantized(arena, Scaling.ACTIVATION_1X128, m, k, 0);
-                final Scaled<HostTensor> b = HostData.quantized(arena, Scaling.WEIGHT_128X128, n, k, 0);
+                final Scaled<HostTensor> a = HostData.quantized(arena, Scaling.ACTIVATION_1X128, m, k);
+                final Scaled<HostTensor> b = HostData.quantized(arena, Scaling.WEIGHT_128X128, n, k);
                 HostData.copy(tensor(file, "a." + m + "." + k), a.values());
                 HostData.copy(tensor(file, "sa." + m + "." + k), a.scales());
                 HostData.copy(tensor(file, "b." + n + "." + k), b.values());

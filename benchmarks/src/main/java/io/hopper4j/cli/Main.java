@@ -1,0 +1,52 @@
+package io.hopper4j.cli;
+
+import java.io.IOException;
+import java.nio.file.AccessDeniedException;
+import java.nio.file.NoSuchFileException;
+import picocli.CommandLine;
+import picocli.CommandLine.Command;
+
+/** The command line of Hopper4J, which the launcher calls. */
+@Command(
+        name = "hopper4j",
+        mixinStandardHelpOptions = true,
+        description = "Kernels of DeepSeek-V3-class models on Hopper GPUs, for Java.",
+        subcommands = {VerifyCommand.class, DoctorCommand.class},
+        synopsisSubcommandLabel = "COMMAND")
+public final class Main {
+    private Main() {}
+
+    /**
+     * Runs a command and ends the JVM with its exit code.
+     *
+     * @param args the command and its arguments
+     */
+    public static void main(final String[] args) {
+        System.exit(run(args));
+    }
+
+    /** {@return the exit code of a command} */
+    static int run(final String... args) {
+        return commandLine().execute(args);
+    }
+
+    /** {@return the command line; a file that cannot be read is a message, not a stack trace} */
+    static CommandLine commandLine() {
+        return new CommandLine(new Main()).setExecutionExceptionHandler((e, command, _) -> {
+            if (e instanceof IOException io) {
+                command.getErr().println("hopper4j: " + message(io));
+                return 1;
+            }
+            throw e;
+        });
+    }
+
+    /** Some exceptions of the file system say only which file. */
+    private static String message(final IOException e) {
+        return switch (e) {
+            case NoSuchFileException missing -> missing.getFile() + ": no such file";
+            case AccessDeniedException denied -> denied.getFile() + ": access denied";
+            default -> String.valueOf(e.getMessage());
+        };
+    }
+}

@@ -1,0 +1,113 @@
+package io.hopper4j.cli;
+
+import io.hopper4j.DType;
+import io.hopper4j.Scaling;
+import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.quant.DequantizeSpec;
+import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.ScaleKind;
+import java.util.ArrayList;
+import java.util.List;
+
+/** What {@code verify} runs on a GPU. A new operation adds one line to {@link #all} and a method that lists its cases. */
+final class VerifyCases {
+    private static final long[] ROWS = {0, 1, 63, 64, 65, 129, 4097};
+    private static final long[] GEMM_N = {8, 576, 2112};
+    private static final long[] GEMM_K = {16, 112, 128, 512, 7168};
+    private static final long[] COLS = {8, 112, 128, 512, 576, 2112, 7168};
+    private static final List<DType> WIDE = List.of(DType.F32, DType.F16, DType.BF16);
+    private static final List<Scaling> SCALINGS = List.of(Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128);
+    private static final int RANDOM_CASES = 12;
+
+    private VerifyCases() {}
+
+    /**
+     * {@return all cases}
+     *
+     * @param seed of the random shapes and of all operands
+     */
+    static List<VerifyCase> all(final long seed) {
+        final SplitMix64 random = new SplitMix64(seed);
+        final List<VerifyCase> cases = new ArrayList<>();
+        quantize(cases, random);
+        dequantize(cases, random);
+        gemm(cases, random);
+        return cases;
+    }
+
+    /** Each type, block and scale kind meets each edge of rows and of columns; together they meet in all pairs of rows and columns. */
+    private static void quantize(final List<VerifyCase> cases, final SplitMix64 random) {
+        int turn = 0;
+        for (final Scaling scaling : SCALINGS) {
+            for (final ScaleKind kind : ScaleKind.values()) {
+                for (final DType type : WIDE) {
+                    for (int i = 0; i < ROWS.length; i++) {
+                        final long cols = COLS[(i + turn) % COLS.length];
+                        final QuantizeSpec spec =
+                                QuantizeSpec.of(ROWS[i], cols, type, scaling).withScaleKind(kind);
+                        cases.add(new QuantizeCase(spec, ROWS[i], 0, random.next()));
+                    }
+                    turn++;
+                }
+            }
+        }
+        for (int i = 0; i < RANDOM_CASES; i++) {
+            final long rows = random.below(700);
+            final QuantizeSpec spec = QuantizeSpec.of(
+                            rows + random.below(100),
+                            8 * (1 + random.below(512)),
+                            pick(WIDE, random),
+                            pick(SCALINGS, random))
+                    .withScaleKind(pick(List.of(ScaleKind.values()), random));
+            cases.add(new QuantizeCase(spec, rows, gap(random), random.next()));
+        }
+    }
+
+    private static void dequantize(final List<VerifyCase> cases, final SplitMix64 random) {
+        int turn = 0;
+        for (final Scaling scaling : SCALINGS) {
+            for (final DType type : WIDE) {
+                for (int i = 0; i < ROWS.length; i++) {
+                    final long cols = COLS[(i + turn) % COLS.length];
+                    cases.add(new DequantizeCase(
+                            DequantizeSpec.of(ROWS[i], cols, scaling, type), ROWS[i], 0, random.next()));
+                }
+                turn++;
+            }
+        }
+        for (int i = 0; i < RANDOM_CASES; i++) {
+            final long rows = random.below(700);
+            final DequantizeSpec spec = DequantizeSpec.of(
+                    rows + random.below(100), 8 * (1 + random.below(512)), pick(SCALINGS, random), pick(WIDE, random));
+            cases.add(new DequantizeCase(spec, rows, gap(random), random.next()));
+        }
+    }
+
+    /** All pairs of M and K, N taking turns so that all pairs of M and N, and of N and K, occur too. */
+    private static void gemm(final List<VerifyCase> cases, final SplitMix64 random) {
+        for (int i = 0; i < ROWS.length; i++) {
+            for (int j = 0; j < GEMM_K.length; j++) {
+                final GemmSpec spec = GemmSpec.of(ROWS[i], GEMM_N[(i + j) % GEMM_N.length], GEMM_K[j])
+                        .withOut((i + j) % 2 == 0 ? DType.BF16 : DType.F32)
+                        .withAccumulate((i + 2 * j) % 5 == 0);
+                cases.add(new GemmCase(spec, ROWS[i], 0, random.next()));
+            }
+        }
+        for (int i = 0; i < RANDOM_CASES; i++) {
+            final long m = random.below(700);
+            final GemmSpec spec = GemmSpec.of(
+                            m + random.below(100), 8 * (1 + random.below(300)), 16 * (1 + random.below(256)))
+                    .withOut(pick(List.of(DType.BF16, DType.F32), random))
+                    .withAccumulate(random.below(2) == 1);
+            cases.add(new GemmCase(spec, m, gap(random), random.next()));
+        }
+    }
+
+    private static long gap(final SplitMix64 random) {
+        return random.below(3) * 16;
+    }
+
+    private static <T> T pick(final List<T> choices, final SplitMix64 random) {
+        return choices.get((int) random.below(choices.size()));
+    }
+}

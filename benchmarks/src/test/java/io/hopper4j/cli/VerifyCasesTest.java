@@ -1,0 +1,117 @@
+package io.hopper4j.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.hopper4j.DType;
+import io.hopper4j.HostTensor;
+import io.hopper4j.Kernels;
+import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.reference.BlockScaledProduct;
+import java.lang.foreign.Arena;
+import java.util.List;
+import java.util.Set;
+import java.util.function.Function;
+import java.util.stream.Collectors;
+import java.util.stream.LongStream;
+import org.junit.jupiter.api.Test;
+
+final class VerifyCasesTest {
+    private final List<VerifyCase> cases = VerifyCases.all(3);
+
+    private Set<List<Long>> gemm(final Function<GemmCase, List<Long>> what) {
+        return cases.stream()
+                .filter(GemmCase.class::isInstance)
+                .map(GemmCase.class::cast)
+                .map(what)
+                .collect(Collectors.toSet());
+    }
+
+    @Test
+    void meetsAllPairsOfEdgeSizes() {
+        final Set<List<Long>> mn = gemm(c -> List.of(c.m(), c.spec().n()));
+        final Set<List<Long>> mk = gemm(c -> List.of(c.m(), c.spec().k()));
+        final Set<List<Long>> nk = gemm(c -> List.of(c.spec().n(), c.spec().k()));
+        for (final long m : new long[] {0, 1, 63, 64, 65, 129, 4097}) {
+            for (final long n : new long[] {8, 576, 2112}) {
+                assertThat(mn).contains(List.of(m, n));
+                for (final long k : new long[] {16, 112, 128, 512, 7168}) {
+                    assertThat(mk).contains(List.of(m, k));
+                    assertThat(nk).contains(List.of(n, k));
+                }
+            }
+        }
+    }
+
+    @Test
+    void areThoseOfTheirSeedAndAllServed() {
+        assertThat(VerifyCases.all(3)).isEqualTo(cases);
+        assertThat(VerifyCases.all(4)).isNotEqualTo(cases);
+        try (Kernels<HostTensor> kernels = Kernels.reference()) {
+            for (int seed = 0; seed < 50; seed++) {
+                for (final VerifyCase c : VerifyCases.all(seed)) {
+                    final boolean served = switch (c) {
+                        case GemmCase gemm -> kernels.support(gemm.spec()).isSupported();
+                        case QuantizeCase quantize ->
+                            kernels.support(quantize.spec()).isSupported();
+                        case DequantizeCase dequantize ->
+                            kernels.support(dequantize.spec()).isSupported();
+                        default -> false;
+                    };
+                    assertThat(served).as(c.shape()).isTrue();
+                }
+            }
+        }
+    }
+
+    @Test
+    void samplesTheEdges() {
+        final SplitMix64 random = new SplitMix64(1);
+        assertThat(HostData.sample(random, 5, 9)).containsExactly(0, 1, 2, 3, 4);
+        assertThat(HostData.sample(random, 0, 9)).isEmpty();
+        assertThat(HostData.sample(random, 1000, 7))
+                .hasSize(7)
+                .contains(0, 1, 998, 999)
+                .isSorted();
+        final List<HostData.Rows> parts = HostData.parts(random, 4097, 7168);
+        assertThat(parts).contains(new HostData.Rows(0, 128), new HostData.Rows(4096, 1));
+        assertThat(HostData.parts(random, 300, 8))
+                .containsExactly(new HostData.Rows(0, 128), new HostData.Rows(128, 128), new HostData.Rows(256, 44));
+    }
+
+    @Test
+    void countsDifferingBits() {
+        try (Arena arena = Arena.ofConfined()) {
+            final HostTensor x = HostTensor.allocate(arena, DType.F32, 4);
+            final HostTensor y = HostTensor.allocate(arena, DType.F32, 4);
+            x.setFloats(0f, 1f, Float.NaN, 2f);
+            y.setFloats(-0f, 1f, Float.NaN, Math.nextUp(2f));
+            assertThat(HostData.differing(x, y)).isEqualTo(2);
+            final HostTensor p = HostTensor.allocate(arena, DType.F8_E4M3, 2);
+            final HostTensor q = HostTensor.allocate(arena, DType.F8_E4M3, 2);
+            p.segment().fill((byte) 0x7F);
+            q.segment().fill((byte) 0xFF);
+            assertThat(HostData.differing(p, q))
+                    .as("both NaN, but FP8 NaN has one code")
+                    .isEqualTo(2);
+        }
+    }
+
+    /** An error of one part in a hundred in one element must not pass, nor a row of another's. */
+    @Test
+    void seesAWrongElement() {
+        final GemmSpec spec = GemmSpec.of(5, 24, 272).withOut(DType.F32);
+        try (Arena arena = Arena.ofConfined()) {
+            final SplitMix64 random = new SplitMix64(2);
+            final var a = HostData.randomQuantized(arena, random, spec.aScaling(), 5, 272);
+            final var b = HostData.randomQuantized(arena, random, spec.bScaling(), 24, 272);
+            final HostTensor out = HostData.matrix(arena, DType.F32, 5, 24);
+            final long[] rows = LongStream.range(0, 5).toArray();
+            final long[] columns = LongStream.range(0, 24).toArray();
+            final var exact = BlockScaledProduct.sample(a, b, null, rows, columns);
+            BlockScaledProduct.multiply(a, b, null, out);
+            assertThat(GemmCase.compare(exact, out).withinBounds()).isTrue();
+            out.setFloat(out.getFloat(3, 7) + 0.01f * (float) exact.magnitude(3, 7), 3, 7);
+            assertThat(GemmCase.compare(exact, out).withinBounds()).isFalse();
+        }
+    }
+}
