@@ -200,7 +200,7 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
 
         private void submit(final Stream on, final Bound now, final long rows) {
             lifetime.requireOpen();
-            ReferenceStream.submit(operation, lifetime, on, () -> now.work().run(rows));
+            ReferenceStream.submit(operation, on, () -> now.work().run(rows));
         }
 
         @Override

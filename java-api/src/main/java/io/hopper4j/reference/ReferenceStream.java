@@ -6,9 +6,7 @@ import io.hopper4j.Graph;
 import io.hopper4j.Stream;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.LinkedHashSet;
 import java.util.List;
-import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import org.jspecify.annotations.Nullable;
@@ -16,25 +14,19 @@ import org.jspecify.annotations.Nullable;
 /** A stream whose work is done at once on the calling thread, one piece after the other; under capture it is kept instead. */
 final class ReferenceStream implements Stream {
     private final Lifetime lifetime = new Lifetime("reference stream", List.of());
-    private @Nullable Recording recording;
-
-    private static final class Recording {
-        final List<Runnable> work = new ArrayList<>();
-        final Set<Lifetime> launches = new LinkedHashSet<>();
-    }
+    private @Nullable List<Runnable> recording;
 
     /**
      * Does work, or keeps it for the graph being captured.
      *
      * @param operation for messages
-     * @param launch what the work belongs to; a graph keeps it open
      * @param on where the caller put the work
      * @param work what to do
      * @throws IllegalArgumentException if {@code on} is another kind of stream
      * @throws IllegalStateException if the stream is closed
      */
-    static void submit(final String operation, final Lifetime launch, final Stream on, final Runnable work) {
-        of(operation, on).submit(launch, work);
+    static void submit(final String operation, final Stream on, final Runnable work) {
+        of(operation, on).submit(work);
     }
 
     private static ReferenceStream of(final String operation, final Stream on) {
@@ -44,13 +36,12 @@ final class ReferenceStream implements Stream {
         throw new IllegalArgumentException(operation + ": stream: got " + on + ", need a stream of the reference");
     }
 
-    private synchronized void submit(final Lifetime launch, final Runnable work) {
+    private synchronized void submit(final Runnable work) {
         lifetime.requireOpen();
         if (recording == null) {
             work.run();
         } else {
-            recording.work.add(work);
-            recording.launches.add(launch);
+            recording.add(work);
         }
     }
 
@@ -85,7 +76,7 @@ final class ReferenceStream implements Stream {
         if (recording != null) {
             throw new IllegalStateException("stream: capture: got a stream being captured, need one that is not");
         }
-        final Recording recorded = new Recording();
+        final List<Runnable> recorded = new ArrayList<>();
         recording = recorded;
         try {
             work.record(this);
@@ -109,18 +100,17 @@ final class ReferenceStream implements Stream {
     }
 
     private static final class ReferenceGraph implements Graph {
-        private final Lifetime lifetime;
+        private final Lifetime lifetime = new Lifetime("graph", List.of());
         private final List<Runnable> work;
 
-        ReferenceGraph(final Recording recorded) {
-            this.lifetime = new Lifetime("graph", List.copyOf(recorded.launches));
-            this.work = List.copyOf(recorded.work);
+        ReferenceGraph(final List<Runnable> recorded) {
+            this.work = List.copyOf(recorded);
         }
 
         @Override
         public void launch(final Stream on) {
             lifetime.requireOpen();
-            submit("graph", lifetime, on, () -> work.forEach(Runnable::run));
+            submit("graph", on, () -> work.forEach(Runnable::run));
         }
 
         @Override

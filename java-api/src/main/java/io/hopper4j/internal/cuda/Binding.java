@@ -49,7 +49,7 @@ final class Binding {
     void hold() {
         try {
             for (final CudaArena arena : arenas) {
-                leases.add(arena.lifetime().lease("a bound " + operation + " launch"));
+                leases.add(arena.lifetime().lease(operation + " launch"));
             }
         } catch (RuntimeException e) {
             release();

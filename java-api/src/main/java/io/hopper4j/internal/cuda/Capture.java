@@ -12,12 +12,14 @@ final class Capture {
         return active;
     }
 
-    /** Keeps an arena open for the graph. */
+    /** Keeps an arena open for the graph; work that comes after the end is none of it. */
     synchronized void hold(final CudaArena arena) {
-        leases.add(arena.lifetime().lease("a captured graph"));
+        if (active) {
+            leases.add(arena.lifetime().lease("graph"));
+        }
     }
 
-    void end() {
+    synchronized void end() {
         active = false;
     }
 

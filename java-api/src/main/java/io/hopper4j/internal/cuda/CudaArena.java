@@ -20,7 +20,7 @@ final class CudaArena implements DeviceArena {
 
     CudaArena(final CudaStream stream) {
         this.stream = stream;
-        this.streamLease = stream.lifetime().lease("an arena");
+        this.streamLease = stream.lifetime().lease("arena");
         this.lifetime = new Lifetime(this, "arena on " + stream);
     }
 

@@ -98,7 +98,7 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     }
 
     private <S extends OpSpec, P> P plan(final S spec, final Maker<S, P> maker) {
-        final Lifetime.Lease lease = lifetime.lease("a " + spec.operation() + " plan");
+        final Lifetime.Lease lease = lifetime.lease(spec.operation() + " plan");
         try (Call call = new Call()) {
             final List<Reason> unmet = unmetNeeds(spec);
             if (!unmet.isEmpty()) {

@@ -60,7 +60,7 @@ abstract class CudaLaunch implements Launch {
     /** Takes all leases, binds, and makes the launch; on failure all leases are returned. */
     static <L> L bind(final CudaPlan plan, final Bind bind, final Maker<L> maker) {
         final Binding binding = new Binding(plan.device(), plan.spec().operation());
-        final Lifetime.Lease planLease = plan.lifetime().lease("a bound launch");
+        final Lifetime.Lease planLease = plan.lifetime().lease(plan.spec().operation() + " launch");
         try (Call call = new Call()) {
             call.check(bind.call(plan.handle(), plan.device().handle(), binding, call));
             return maker.make(planLease, call.handle(), binding);

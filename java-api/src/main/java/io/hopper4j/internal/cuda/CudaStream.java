@@ -70,7 +70,7 @@ final class CudaStream implements Stream {
     void requireNoCapture(final String action) {
         if (capture() != null) {
             throw new IllegalStateException(
-                    name + ": " + action + ": got a stream that is being captured, need one that is not");
+                    name + ": " + action + ": got a stream being captured, need one that is not");
         }
     }
 

@@ -3,7 +3,6 @@ package io.hopper4j.internal.cuda;
 import java.util.LinkedHashSet;
 import java.util.Set;
 import java.util.concurrent.atomic.AtomicInteger;
-import java.util.stream.Collectors;
 
 /**
  * Says whether a native object may be used. Calls enter and exit it, others hold leases on it; it can be closed only when nobody is inside
@@ -59,8 +58,8 @@ final class Lifetime {
     }
 
     private IllegalStateException unusable(final int state) {
-        return new IllegalStateException(
-                name + (state == CLOSED ? " is closed" : " is being rebound or closed by another thread"));
+        return new IllegalStateException(name + ": got "
+                + (state == CLOSED ? "a closed one" : "one that another thread rebinds") + ", need an open one");
     }
 
     /**
@@ -114,9 +113,8 @@ final class Lifetime {
                 return false;
             }
             if (!leases.isEmpty()) {
-                throw new IllegalStateException(name + ": close: got held by "
-                        + leases.stream().map(Lease::holder).collect(Collectors.joining(", "))
-                        + ", need these closed first");
+                throw new IllegalStateException(name + ": close: got open "
+                        + leases.stream().map(Lease::holder).toList() + ", need them closed before");
             }
             exclude("close", CLOSED);
             leak.closed();

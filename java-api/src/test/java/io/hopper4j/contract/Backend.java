@@ -1,0 +1,69 @@
+package io.hopper4j.contract;
+
+import io.hopper4j.HostTensor;
+import io.hopper4j.Kernels;
+import io.hopper4j.Scaled;
+import io.hopper4j.Scaling;
+import io.hopper4j.Stream;
+import io.hopper4j.Tensor;
+import io.hopper4j.TensorSpec;
+import java.lang.foreign.Arena;
+import java.util.Arrays;
+
+/** One implementation with what a test needs around it: a stream, memory, and ways to fill and read tensors. */
+abstract class Backend<T extends Tensor> implements AutoCloseable {
+    /** Host memory of the test. */
+    final Arena host = Arena.ofConfined();
+
+    abstract Kernels<T> kernels();
+
+    abstract Stream stream();
+
+    /** Memory with undefined contents. */
+    abstract T allocate(TensorSpec spec);
+
+    /** A tensor with these elements. */
+    abstract T put(HostTensor elements);
+
+    /** The elements of a tensor once the stream is past all work, in a host tensor of the same strides. */
+    abstract HostTensor get(T tensor);
+
+    /** A view, with its type. */
+    abstract T slice(T tensor, int dim, long from, long to);
+
+    /** The first elements of storage in another layout, with its type: for layouts that a test gets wrong on purpose. */
+    abstract T relaid(T tensor, TensorSpec spec);
+
+    final HostTensor hostTensor(final TensorSpec spec, final float... values) {
+        final HostTensor tensor = HostTensor.allocate(host, spec);
+        tensor.setFloats(values);
+        return tensor;
+    }
+
+    /** A tensor whose elements are all the same. */
+    final T filled(final TensorSpec spec, final float value) {
+        final float[] values = new float[Math.toIntExact(spec.elements())];
+        Arrays.fill(values, value);
+        return put(hostTensor(spec, values));
+    }
+
+    final Scaled<T> put(final Scaled<HostTensor> matrix) {
+        return new Scaled<>(put(matrix.values()), put(matrix.scales()), matrix.scaling());
+    }
+
+    final Scaled<HostTensor> get(final Scaled<T> matrix) {
+        return new Scaled<>(get(matrix.values()), get(matrix.scales()), matrix.scaling());
+    }
+
+    /** Where the kernels want the scales of a matrix. */
+    static TensorSpec scaleSpec(final Scaling scaling, final long rows, final long cols) {
+        return scaling.equals(Scaling.ACTIVATION_1X128)
+                ? Scaled.activationScaleSpec(rows, cols)
+                : Scaled.weightScaleSpec(rows, cols);
+    }
+
+    @Override
+    public void close() {
+        host.close();
+    }
+}

@@ -1,0 +1,23 @@
+package io.hopper4j.contract;
+
+import io.hopper4j.DeviceTensor;
+import org.junit.jupiter.api.Nested;
+import org.junit.jupiter.api.Tag;
+
+/** The contract, kept by the CUDA kernels. */
+@Tag("gpu")
+final class CudaContractTest {
+    @Nested
+    final class Quantize extends QuantizeContractTest<DeviceTensor> {
+        Quantize() {
+            super(new CudaBackend());
+        }
+    }
+
+    @Nested
+    final class Gemm extends GemmContractTest<DeviceTensor> {
+        Gemm() {
+            super(new CudaBackend());
+        }
+    }
+}

@@ -1,0 +1,21 @@
+package io.hopper4j.contract;
+
+import io.hopper4j.HostTensor;
+import org.junit.jupiter.api.Nested;
+
+/** The contract, kept by the plain Java reference. */
+final class ReferenceContractTest {
+    @Nested
+    final class Quantize extends QuantizeContractTest<HostTensor> {
+        Quantize() {
+            super(new ReferenceBackend());
+        }
+    }
+
+    @Nested
+    final class Gemm extends GemmContractTest<HostTensor> {
+        Gemm() {
+            super(new ReferenceBackend());
+        }
+    }
+}
