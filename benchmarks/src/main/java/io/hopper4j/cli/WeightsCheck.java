@@ -148,7 +148,7 @@ final class WeightsCheck {
                         plan.kernel(),
                         gpu.microseconds(launch),
                         new Row.Measure("error/bound", kernelError.worstRatio(), 1),
-                        new Row.Measure("1-cos", kernelError.cosineDistance(), GemmTolerance.MAX_COSINE_DISTANCE),
+                        new Row.Measure("1-cos", kernelError.cosineDistance(), kernelError.maxCosineDistance()),
                         quantizationError(unquantized));
             }
         }
