@@ -13,8 +13,8 @@ import java.lang.foreign.Arena;
 /**
  * One dequantisation against the reference, bit for bit.
  *
- * @param spec the operation; {@code maxRows} may be more than {@code rows}
- * @param rows rows of the matrix
+ * @param spec the operation; tensors have its {@code maxRows} rows, {@code rows} of which are used
+ * @param rows rows in use
  * @param gap least number of elements between the rows of each operand; they hold NaN
  * @param seed of the matrix
  */
@@ -26,8 +26,13 @@ record DequantizeCase(DequantizeSpec spec, long rows, long gap, long seed) imple
 
     @Override
     public String shape() {
-        return "m=%d k=%d %s %s%s"
-                .formatted(rows, spec.cols(), spec.outDType(), spec.scaling(), gap == 0 ? "" : " gaps");
+        return "m=%s k=%d %s %s%s"
+                .formatted(
+                        HostData.rows(rows, spec.maxRows()),
+                        spec.cols(),
+                        spec.outDType(),
+                        spec.scaling(),
+                        gap == 0 ? "" : " gaps");
     }
 
     @Override
@@ -35,12 +40,13 @@ record DequantizeCase(DequantizeSpec spec, long rows, long gap, long seed) imple
         final SplitMix64 random = new SplitMix64(seed);
         try (Arena host = Arena.ofConfined();
                 DeviceArena arena = gpu.openArena()) {
-            final Scaled<HostTensor> in = HostData.anyQuantized(host, random, spec.scaling(), rows, spec.cols());
-            final Gpu.Padded out = gpu.poisoned(arena, spec.outDType(), rows, spec.cols(), gap);
+            final Scaled<HostTensor> in =
+                    HostData.anyQuantized(host, random, spec.scaling(), spec.maxRows(), spec.cols());
+            final Gpu.Padded out = gpu.poisoned(arena, spec.outDType(), spec.maxRows(), spec.cols(), gap);
             try (DequantizePlan<DeviceTensor> plan = gpu.kernels().plan(spec);
                     DequantizeLaunch<DeviceTensor> launch = plan.bind(gpu.upload(arena, in, gap), out.matrix())) {
-                launch.launch(gpu.stream());
-                final HostTensor result = HostTensor.allocate(host, spec.outDType(), rows, spec.cols());
+                launch.launch(gpu.stream(), rows);
+                final HostTensor result = HostTensor.allocate(host, spec.outDType(), spec.maxRows(), spec.cols());
                 gpu.download(out.matrix(), result);
                 long differing = 0;
                 for (final HostData.Rows part : HostData.parts(random, rows, spec.cols())) {
@@ -52,9 +58,9 @@ record DequantizeCase(DequantizeSpec spec, long rows, long gap, long seed) imple
                         operation(),
                         shape(),
                         plan.kernel(),
-                        gpu.microseconds(launch),
+                        gpu.microseconds(launch, rows),
                         new Row.Measure("values", (double) differing, 0),
-                        new Row.Measure("in gaps", (double) gpu.writtenInGap(out), 0));
+                        new Row.Measure("stray", (double) gpu.strayWrites(out, rows), 0));
             }
         }
     }

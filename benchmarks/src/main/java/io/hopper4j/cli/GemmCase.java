@@ -16,8 +16,8 @@ import org.jspecify.annotations.Nullable;
 /**
  * One product against the reference.
  *
- * @param spec the operation; {@code maxM} may be more than {@code m}
- * @param m rows of A
+ * @param spec the operation; tensors have its {@code maxM} rows, {@code m} of which are used
+ * @param m rows in use
  * @param gap least number of elements between the rows of each operand; they hold NaN
  * @param seed of the operands
  */
@@ -34,9 +34,9 @@ record GemmCase(GemmSpec spec, long m, long gap, long seed) implements VerifyCas
 
     @Override
     public String shape() {
-        return "m=%d n=%d k=%d %s%s%s"
+        return "m=%s n=%d k=%d %s%s%s"
                 .formatted(
-                        m,
+                        HostData.rows(m, spec.maxM()),
                         spec.n(),
                         spec.k(),
                         spec.outDType(),
@@ -49,10 +49,10 @@ record GemmCase(GemmSpec spec, long m, long gap, long seed) implements VerifyCas
         final SplitMix64 random = new SplitMix64(seed);
         try (Arena host = Arena.ofConfined();
                 DeviceArena arena = gpu.openArena()) {
-            final Scaled<HostTensor> a = HostData.randomQuantized(host, random, spec.aScaling(), m, spec.k());
+            final Scaled<HostTensor> a = HostData.randomQuantized(host, random, spec.aScaling(), spec.maxM(), spec.k());
             final Scaled<HostTensor> b = HostData.randomQuantized(host, random, spec.bScaling(), spec.n(), spec.k());
             final @Nullable HostTensor c = spec.accumulate() ? addend(host, random) : null;
-            final Gpu.Padded out = gpu.poisoned(arena, spec.outDType(), m, spec.n(), gap);
+            final Gpu.Padded out = gpu.poisoned(arena, spec.outDType(), spec.maxM(), spec.n(), gap);
             final @Nullable DeviceTensor deviceC = c == null ? null : gpu.upload(arena, c, gap);
             try (GemmPlan<DeviceTensor> plan = gpu.kernels().plan(spec);
                     GemmLaunch<DeviceTensor> launch = plan.bind(
@@ -61,25 +61,25 @@ record GemmCase(GemmSpec spec, long m, long gap, long seed) implements VerifyCas
                             deviceC,
                             out.matrix(),
                             gpu.workspace(arena, plan))) {
-                launch.launch(gpu.stream());
-                final HostTensor result = HostTensor.allocate(host, spec.outDType(), m, spec.n());
+                launch.launch(gpu.stream(), m);
+                final HostTensor result = HostTensor.allocate(host, spec.outDType(), spec.maxM(), spec.n());
                 gpu.download(out.matrix(), result);
-                final long inGap = gpu.writtenInGap(out);
+                final long stray = gpu.strayWrites(out, m);
                 final GemmTolerance.Result error = compare(a, b, c, result, random);
                 return Row.measured(
                         operation(),
                         shape(),
                         plan.kernel(),
-                        gpu.microseconds(launch),
+                        gpu.microseconds(launch, m),
                         new Row.Measure("error/bound", error.worstRatio(), 1),
                         new Row.Measure("1-cos", error.cosineDistance(), error.maxCosineDistance()),
-                        new Row.Measure("in gaps", (double) inGap, 0));
+                        new Row.Measure("stray", (double) stray, 0));
             }
         }
     }
 
     private HostTensor addend(final Arena host, final SplitMix64 random) {
-        final HostTensor c = HostTensor.allocate(host, spec.outDType(), m, spec.n());
+        final HostTensor c = HostTensor.allocate(host, spec.outDType(), spec.maxM(), spec.n());
         HostData.fillForQuantization(c, random, false);
         return c;
     }

@@ -107,16 +107,22 @@ final class Gpu implements AutoCloseable {
         stream.synchronize();
     }
 
-    /** How many elements between the rows have been written. */
-    long writtenInGap(final Padded padded) {
+    /** How many elements between the rows, or in rows from {@code rows} on, have been written: all of them held NaN. */
+    long strayWrites(final Padded padded, final long rows) {
         final long cols = padded.matrix().shape().size(1);
-        final long rows = padded.storage().shape().size(0);
+        final long allRows = padded.storage().shape().size(0);
         final long stride = padded.storage().shape().size(1);
+        return written(padded.storage().slice(1, cols, stride))
+                + written(padded.matrix().slice(0, rows, allRows));
+    }
+
+    /** How many elements of a matrix that held NaN have been written. */
+    long written(final DeviceTensor matrix) {
         long written = 0;
         try (Arena host = Arena.ofConfined()) {
-            final HostTensor gap = HostTensor.allocate(host, padded.storage().dtype(), rows, stride - cols);
-            download(padded.storage().slice(1, cols, stride), gap);
-            for (final float value : gap.toFloats()) {
+            final HostTensor copy = HostTensor.allocate(host, matrix.spec());
+            download(matrix, copy);
+            for (final float value : copy.toFloats()) {
                 written += Float.isNaN(value) ? 0 : 1;
             }
         }
@@ -124,11 +130,11 @@ final class Gpu implements AutoCloseable {
     }
 
     /** Runs a launch that has run before a few times and takes the median: a rough figure with warm caches, to be read beside the verdict only. */
-    double microseconds(final Launch launch) {
+    double microseconds(final Launch launch, final long rows) {
         final double[] times = new double[TIMED_RUNS];
         for (int i = 0; i < TIMED_RUNS; i++) {
             try (Event start = stream.record()) {
-                launch.launch(stream);
+                launch.launch(stream, rows);
                 try (Event end = stream.record()) {
                     end.synchronize();
                     times[i] = end.elapsedSince(start).toNanos() / 1e3;

@@ -28,6 +28,11 @@ final class HostData {
 
     private HostData() {}
 
+    /** {@return rows in use as reports show them: {@code 423} or, where the tensors have more, {@code 423/468}} */
+    static String rows(final long used, final long all) {
+        return used == all ? Long.toString(used) : used + "/" + all;
+    }
+
     /** {@return the elements from one row to the next: at least {@code gap} more than a row has, and what every operation takes} */
     static long rowStride(final long cols, final long gap) {
         return Math.ceilDiv(cols + gap, ROW_UNIT) * ROW_UNIT;

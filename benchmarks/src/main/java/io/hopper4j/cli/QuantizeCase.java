@@ -5,6 +5,7 @@ import io.hopper4j.DeviceArena;
 import io.hopper4j.DeviceTensor;
 import io.hopper4j.HostTensor;
 import io.hopper4j.Scaled;
+import io.hopper4j.Scaling;
 import io.hopper4j.quant.QuantizeLaunch;
 import io.hopper4j.quant.QuantizePlan;
 import io.hopper4j.quant.QuantizeSpec;
@@ -15,8 +16,8 @@ import java.lang.foreign.Arena;
 /**
  * One quantisation against the reference, bit for bit.
  *
- * @param spec the operation; {@code maxRows} may be more than {@code rows}
- * @param rows rows of the matrix
+ * @param spec the operation; tensors have its {@code maxRows} rows, {@code rows} of which are used
+ * @param rows rows in use
  * @param gap least number of elements between the rows of each operand; they hold NaN
  * @param seed of the matrix
  */
@@ -28,9 +29,9 @@ record QuantizeCase(QuantizeSpec spec, long rows, long gap, long seed) implement
 
     @Override
     public String shape() {
-        return "m=%d k=%d %s %s %s%s"
+        return "m=%s k=%d %s %s %s%s"
                 .formatted(
-                        rows,
+                        HostData.rows(rows, spec.maxRows()),
                         spec.cols(),
                         spec.inDType(),
                         spec.scaling(),
@@ -43,14 +44,14 @@ record QuantizeCase(QuantizeSpec spec, long rows, long gap, long seed) implement
         final SplitMix64 random = new SplitMix64(seed);
         try (Arena host = Arena.ofConfined();
                 DeviceArena arena = gpu.openArena()) {
-            final HostTensor in = HostTensor.allocate(host, spec.inDType(), rows, spec.cols());
+            final HostTensor in = HostTensor.allocate(host, spec.inDType(), spec.maxRows(), spec.cols());
             HostData.fillForQuantization(in, random, true);
-            final Gpu.Padded values = gpu.poisoned(arena, DType.F8_E4M3, rows, spec.cols(), gap);
+            final Gpu.Padded values = gpu.poisoned(arena, DType.F8_E4M3, spec.maxRows(), spec.cols(), gap);
             final Scaled<DeviceTensor> out = gpu.withPoisonedScales(arena, values, spec.scaling());
             try (QuantizePlan<DeviceTensor> plan = gpu.kernels().plan(spec);
                     QuantizeLaunch<DeviceTensor> launch = plan.bind(gpu.upload(arena, in, gap), out)) {
-                launch.launch(gpu.stream());
-                final Scaled<HostTensor> result = HostData.quantized(host, spec.scaling(), rows, spec.cols());
+                launch.launch(gpu.stream(), rows);
+                final Scaled<HostTensor> result = HostData.quantized(host, spec.scaling(), spec.maxRows(), spec.cols());
                 gpu.download(out.values(), result.values());
                 gpu.download(out.scales(), result.scales());
                 long differingValues = 0;
@@ -63,14 +64,18 @@ record QuantizeCase(QuantizeSpec spec, long rows, long gap, long seed) implement
                     differingValues += HostData.differing(got.values(), expected.values());
                     differingScales += HostData.differing(got.scales(), expected.scales());
                 }
+                final long usedScales = Math.ceilDiv(rows, ((Scaling.Block) spec.scaling()).rows());
+                final long stray = gpu.strayWrites(values, rows)
+                        + gpu.written(out.scales()
+                                .slice(0, usedScales, out.scales().shape().size(0)));
                 return Row.measured(
                         operation(),
                         shape(),
                         plan.kernel(),
-                        gpu.microseconds(launch),
+                        gpu.microseconds(launch, rows),
                         new Row.Measure("values", (double) differingValues, 0),
                         new Row.Measure("scales", (double) differingScales, 0),
-                        new Row.Measure("in gaps", (double) gpu.writtenInGap(values), 0));
+                        new Row.Measure("stray", (double) stray, 0));
             }
         }
     }

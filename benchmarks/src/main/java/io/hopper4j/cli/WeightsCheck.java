@@ -146,7 +146,7 @@ final class WeightsCheck {
                         "gemm",
                         shape(name, m, weight),
                         plan.kernel(),
-                        gpu.microseconds(launch),
+                        gpu.microseconds(launch, m),
                         new Row.Measure("error/bound", kernelError.worstRatio(), 1),
                         new Row.Measure("1-cos", kernelError.cosineDistance(), kernelError.maxCosineDistance()),
                         quantizationError(unquantized));
