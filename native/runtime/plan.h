@@ -21,7 +21,8 @@ struct h4j_plan {
 };
 
 struct h4j_launch {
-  explicit h4j_launch(const char* operation_name, const h4j_device& opened) : operation(operation_name), ordinal(opened.ordinal), primary(opened.primary) {}
+  explicit h4j_launch(const char* operation_name, const h4j_device& opened)
+      : operation(operation_name), ordinal(opened.ordinal), primary(opened.primary) {}
   virtual ~h4j_launch() = default;
   h4j_launch(const h4j_launch&) = delete;
   h4j_launch& operator=(const h4j_launch&) = delete;

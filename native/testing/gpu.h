@@ -18,7 +18,7 @@ struct Error : h4j_error {
   Error() : h4j_error{} { struct_size = sizeof(h4j_error); }
 };
 
-// EXPECT_OK(call(..., &error)) shows the library's message.
+// H4J_ASSERT_OK(call(..., &error)) shows the library's message.
 #define H4J_ASSERT_OK(call)                   \
   do {                                        \
     ::h4j::testing::Error error;              \

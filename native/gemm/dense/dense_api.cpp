@@ -67,9 +67,9 @@ CUtensorMap describe(CUtensorMapDataType type, uint64_t address, int64_t rows, i
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(ld) * static_cast<cuuint64_t>(element_bytes)};
   const cuuint32_t box[] = {static_cast<cuuint32_t>(box_cols), static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[] = {1, 1};
-  const CUresult encoded = driver().cuTensorMapEncodeTiled(&map, type, 2, reinterpret_cast<void*>(address), extents, strides, box, steps,
-                                                           CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                                           CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult encoded =
+      driver().cuTensorMapEncodeTiled(&map, type, 2, reinterpret_cast<void*>(address), extents, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                      swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   check(encoded, argument);
   return map;
 }
@@ -114,7 +114,8 @@ struct Launch final : h4j_launch {
     const ScopedContext current(primary);  // the driver encodes descriptors in a context only
     const Config& config = plan.instance->config;
     Params bound{};
-    bound.a = describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.a, spec.max_m, spec.k, args.a_ld, 1, config.tile_m, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "a");
+    bound.a =
+        describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.a, spec.max_m, spec.k, args.a_ld, 1, config.tile_m, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "a");
     bound.b = describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.b, spec.n, spec.k, args.b_ld, 1, config.tile_n, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "b");
     bound.a_scales = describe(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, args.a_scales, k_blocks, spec.max_m, args.a_scales_ld, 4, 1, config.tile_m,
                               CU_TENSOR_MAP_SWIZZLE_NONE, "a_scales");
@@ -142,8 +143,8 @@ struct Launch final : h4j_launch {
       const CUtensorMapSwizzle swizzle = store_cols == 64   ? CU_TENSOR_MAP_SWIZZLE_128B
                                          : store_cols == 32 ? CU_TENSOR_MAP_SWIZZLE_64B
                                                             : CU_TENSOR_MAP_SWIZZLE_32B;
-      used.d = describe(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, reinterpret_cast<uint64_t>(used.d_pointer), rows, plan.spec.n, used.d_ld, 2, 64,
-                        store_cols, swizzle, "d");
+      used.d = describe(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, reinterpret_cast<uint64_t>(used.d_pointer), rows, plan.spec.n, used.d_ld, 2, 64, store_cols,
+                        swizzle, "d");
     }
   }
 

@@ -2,12 +2,12 @@
 // groups multiply on the tensor cores, promote each K block into F32 registers with its scales, and store.
 #pragma once
 
-#include <cute/arch/copy_sm90.hpp>
-#include <cute/arch/copy_sm90_desc.hpp>
-#include <cute/arch/copy_sm90_tma.hpp>
 #include <cutlass/arch/barrier.h>
 #include <cutlass/arch/reg_reconfig.h>
 #include <cutlass/cutlass.h>
+#include <cute/arch/copy_sm90.hpp>
+#include <cute/arch/copy_sm90_desc.hpp>
+#include <cute/arch/copy_sm90_tma.hpp>
 
 #include <cuda_bf16.h>
 
@@ -127,10 +127,10 @@ struct Consumer {
 
   const Params& params;
   Shared& shared;
-  int group;      // 0-based among the math groups
-  uint64_t a0;    // descriptors of stage 0
+  int group;    // 0-based among the math groups
+  uint64_t a0;  // descriptors of stage 0
   uint64_t b0;
-  int row;        // this thread's first row in the group: value i of an accumulator lies at row + 8 * (i / 2 % 2), col + 8 * (i / 4) + i % 2
+  int row;  // this thread's first row in the group: value i of an accumulator lies at row + 8 * (i / 2 % 2), col + 8 * (i / 4) + i % 2
   int col;
   float sum[kAtoms][kValues];
 
