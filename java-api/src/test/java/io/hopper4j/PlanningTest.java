@@ -1,0 +1,132 @@
+package io.hopper4j;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.quant.DequantizeSpec;
+import io.hopper4j.quant.QuantizeSpec;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+/** Planning with the native library and no device. */
+final class PlanningTest {
+    @BeforeEach
+    void requireLibrary() {
+        assumeTrue(
+                System.getProperty("hopper4j.library") != null,
+                "the native library has not been built: system property hopper4j.library is not set");
+    }
+
+    static Stream<DeviceInfo> devices() {
+        return DeviceInfo.described().stream();
+    }
+
+    @ParameterizedTest
+    @MethodSource("devices")
+    void shouldPlanForDescribedDevices(final DeviceInfo device) {
+        for (final OpSpec spec : new OpSpec[] {
+            GemmSpec.of(4096, 7168, 2048),
+            GemmSpec.of(1, 8, 16).withOut(DType.F32).withAccumulate(true),
+            GemmSpec.of(0, 576, 7168).withSmBudget(20),
+            QuantizeSpec.of(4096, 7168, DType.BF16, Scaling.ACTIVATION_1X128),
+            QuantizeSpec.of(7168, 2048, DType.F32, Scaling.WEIGHT_128X128),
+            DequantizeSpec.of(128, 2048, Scaling.WEIGHT_128X128, DType.F16)
+        }) {
+            assertThat(Kernels.support(device, spec))
+                    .as("%s on %s", spec, device.name())
+                    .isInstanceOfSatisfying(Support.Supported.class, supported -> {
+                        assertThat(supported.kernel()).startsWith(spec.operation());
+                        assertThat(supported.explanation()).isNotBlank();
+                        assertThat(supported.workspaceBytes()).isNotNegative();
+                    });
+        }
+    }
+
+    @Test
+    void shouldSayWhatADeviceLacks() {
+        final DeviceInfo a100 = new DeviceInfo("A100", 8, 0, 108, 166_912, 40L << 20, 80L << 30, 300);
+        assertThat(Kernels.support(a100, GemmSpec.of(1, 8, 16)))
+                .isInstanceOfSatisfying(
+                        Support.Unsupported.class,
+                        unsupported -> assertThat(unsupported.reasons())
+                                .singleElement()
+                                .satisfies(reason -> {
+                                    assertThat(reason.name()).isEqualTo("gemm: device.compute_capability");
+                                    assertThat(reason.got()).isEqualTo("8.0 (A100)");
+                                    assertThat(reason.needed()).startsWith("9.0");
+                                }));
+    }
+
+    @Test
+    void shouldSayWhichLibraryIsUsed() {
+        final LibraryInfo library = Device.library();
+        assertThat(library.path())
+                .isEqualTo(Path.of(System.getProperty("hopper4j.library")).toAbsolutePath());
+        assertThat(library.version()).matches("\\d+\\.\\d+\\.\\d+");
+        assertThat(library.abiVersion()).isEqualTo(1);
+    }
+
+    @Test
+    void shouldCountNoDevicesWithoutADriverAndSayWhy() {
+        assumeTrue(!Files.exists(Path.of("/dev/nvidiactl")), "there is a driver");
+        assertThat(Device.count()).isZero();
+        assertThat(Device.all()).isEmpty();
+        assertThat(Device.library().driverCudaVersion()).isZero();
+        assertThat(Device.unavailableReason())
+                .hasValueSatisfying(
+                        reason -> assertThat(reason).contains("libcuda.so.1").contains("need an NVIDIA driver"));
+    }
+
+    @Test
+    void shouldRefuseDevicesOfOthers() {
+        final Device other = new NoDevice();
+        assertThatExceptionOfType(IllegalArgumentException.class)
+                .isThrownBy(() -> Kernels.cuda(other))
+                .withMessageEndingWith("need one of Device.all()");
+    }
+
+    /** A device that this library did not make. */
+    private record NoDevice() implements Device {
+        @Override
+        public int index() {
+            return 0;
+        }
+
+        @Override
+        public DeviceInfo info() {
+            return DeviceInfo.H20;
+        }
+
+        @Override
+        public long freeBytes() {
+            return 0;
+        }
+
+        @Override
+        public DeviceArena openArena(final io.hopper4j.Stream on) {
+            throw new UnsupportedOperationException();
+        }
+
+        @Override
+        public io.hopper4j.Stream openStream() {
+            throw new UnsupportedOperationException();
+        }
+
+        @Override
+        public io.hopper4j.Stream wrapStream(final long cuStream) {
+            throw new UnsupportedOperationException();
+        }
+
+        @Override
+        public HostTensor allocatePinned(final java.lang.foreign.Arena owner, final DType dtype, final long... dims) {
+            throw new UnsupportedOperationException();
+        }
+    }
+}

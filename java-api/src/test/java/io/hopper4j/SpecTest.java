@@ -1,0 +1,68 @@
+package io.hopper4j;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
+
+import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.quant.DequantizeSpec;
+import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.ScaleKind;
+import org.junit.jupiter.api.Test;
+
+/** Specs and descriptions check themselves; modifiers change one thing. */
+final class SpecTest {
+    @Test
+    void shouldRefuseNonsense() {
+        refused(() -> GemmSpec.of(-1, 8, 16), "gemm: maxM: got -1, need at least 0");
+        refused(() -> GemmSpec.of(1, 0, 16), "gemm: n: got 0, need at least 1");
+        refused(() -> GemmSpec.of(1, 8, -16), "gemm: k: got -16, need at least 1");
+        refused(() -> GemmSpec.of(1, 8, 16).withSmBudget(-2), "gemm: smBudget: got -2, need at least 0");
+        refused(
+                () -> GemmSpec.of(1L << 40, 8, 1L << 40),
+                "gemm: A [maxM,k]: got 1099511627776 * 1099511627776, need a product below 2^63");
+        refused(
+                () -> GemmSpec.of(1L << 31, 8, 1L << 31),
+                "gemm: A [maxM,k]: got 2147483648 x 2147483648, need fewer than 2^60 elements");
+        refused(
+                () -> QuantizeSpec.of(-1, 8, DType.F32, Scaling.ACTIVATION_1X128),
+                "quantize: maxRows: got -1, need at least 0");
+        refused(
+                () -> QuantizeSpec.of(1, 0, DType.F32, Scaling.ACTIVATION_1X128),
+                "quantize: cols: got 0, need at least 1");
+        refused(
+                () -> DequantizeSpec.of(1, 0, Scaling.ACTIVATION_1X128, DType.F32),
+                "dequantize: cols: got 0, need at least 1");
+        refused(() -> new DeviceInfo("none", 9, 0, 0, 1, 1, 1, 0), "device: smCount: got 0, need at least 1");
+        refused(
+                () -> DeviceInfo.described("B200"),
+                "device: name: got B200, need one of [H100-SXM, H800-SXM, H200-SXM, H100-PCIe, H20]");
+    }
+
+    private static void refused(
+            final org.assertj.core.api.ThrowableAssert.ThrowingCallable call, final String message) {
+        assertThatIllegalArgumentException().isThrownBy(call).withMessage(message);
+    }
+
+    @Test
+    void shouldChangeOneThingAtATime() {
+        final GemmSpec spec = GemmSpec.of(7, 8, 16);
+        assertThat(spec)
+                .isEqualTo(
+                        new GemmSpec(7, 8, 16, DType.BF16, false, Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128, 0));
+        assertThat(spec.withOut(DType.F32).withAccumulate(true).withSmBudget(5))
+                .isEqualTo(
+                        new GemmSpec(7, 8, 16, DType.F32, true, Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128, 5));
+        final QuantizeSpec quantize = QuantizeSpec.of(7, 8, DType.F16, Scaling.WEIGHT_128X128);
+        assertThat(quantize.withScaleKind(ScaleKind.POWER_OF_TWO).withSmBudget(3))
+                .isEqualTo(new QuantizeSpec(7, 8, DType.F16, Scaling.WEIGHT_128X128, ScaleKind.POWER_OF_TWO, 3));
+        assertThat(DequantizeSpec.of(7, 8, Scaling.WEIGHT_128X128, DType.F16).withSmBudget(3))
+                .isEqualTo(new DequantizeSpec(7, 8, Scaling.WEIGHT_128X128, DType.F16, 3));
+    }
+
+    @Test
+    void shouldDescribeHopperCards() {
+        assertThat(DeviceInfo.described()).allMatch(DeviceInfo::isHopper);
+        assertThat(DeviceInfo.described("H100-PCIe").smCount()).isEqualTo(114);
+        assertThat(DeviceInfo.described("H20").smCount()).isEqualTo(78);
+    }
+}
