@@ -11,14 +11,21 @@ import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
 import picocli.CommandLine.Spec;
 
 /** What the Java side finds: the JVM, the native library, the devices. */
 @Command(
         name = "doctor",
-        mixinStandardHelpOptions = true,
         description = "Says what this JVM, the native library and the devices are, and what each lack costs.")
 final class DoctorCommand implements Callable<Integer> {
+    @SuppressWarnings("UnusedVariable") // picocli reads it
+    @Option(
+            names = {"-h", "--help"},
+            usageHelp = true,
+            description = "show this text")
+    private boolean help;
+
     @Spec
     private @Nullable CommandSpec spec;
 

@@ -80,7 +80,7 @@ record GemmCase(GemmSpec spec, long m, long gap, long seed) implements VerifyCas
 
     private HostTensor addend(final Arena host, final SplitMix64 random) {
         final HostTensor c = HostTensor.allocate(host, spec.outDType(), spec.maxM(), spec.n());
-        HostData.fillForQuantization(c, random, false);
+        HostData.fillWithNormal(c, random); // of the size of the product, so that neither hides the other
         return c;
     }
 

@@ -128,8 +128,8 @@ final class HostData {
         return Math.sqrt(-2 * Math.log(1 - random.fraction())) * Math.cos(2 * Math.PI * random.fraction());
     }
 
-    /** Fills a matrix with normal values whose size differs from row to row and that hold zeros and, where wanted, what is not finite. */
-    static void fillForQuantization(final HostTensor matrix, final SplitMix64 random, final boolean withNonFinite) {
+    /** Fills a matrix with normal values whose size differs from row to row and that hold zeros and, here and there, what is not finite. */
+    static void fillForQuantization(final HostTensor matrix, final SplitMix64 random) {
         final double[] normal = new double[4096];
         for (int i = 0; i < normal.length; i++) {
             normal[i] = normal(random);
@@ -142,7 +142,7 @@ final class HostData {
             for (int j = 0; j < row.length; j++) {
                 row[j] = zero ? 0 : (float) (size * normal[(int) (random.next() >>> 52)]);
             }
-            if (withNonFinite && random.below(8) == 0) {
+            if (random.below(8) == 0) {
                 row[(int) random.below(row.length)] = odd[(int) random.below(odd.length)];
             }
             matrix.select(0, i).setFloats(row);

@@ -5,15 +5,22 @@ import java.nio.file.AccessDeniedException;
 import java.nio.file.NoSuchFileException;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
 
 /** The command line of Hopper4J, which the launcher calls. */
 @Command(
         name = "hopper4j",
-        mixinStandardHelpOptions = true,
         description = "Kernels of DeepSeek-V3-class models on Hopper GPUs, for Java.",
         subcommands = {VerifyCommand.class, DoctorCommand.class},
         synopsisSubcommandLabel = "COMMAND")
 public final class Main {
+    @SuppressWarnings("UnusedVariable") // picocli reads it
+    @Option(
+            names = {"-h", "--help"},
+            usageHelp = true,
+            description = "show this text")
+    private boolean help;
+
     private Main() {}
 
     /**

@@ -45,7 +45,7 @@ record QuantizeCase(QuantizeSpec spec, long rows, long gap, long seed) implement
         try (Arena host = Arena.ofConfined();
                 DeviceArena arena = gpu.openArena()) {
             final HostTensor in = HostTensor.allocate(host, spec.inDType(), spec.maxRows(), spec.cols());
-            HostData.fillForQuantization(in, random, true);
+            HostData.fillForQuantization(in, random);
             final Gpu.Padded values = gpu.poisoned(arena, DType.F8_E4M3, spec.maxRows(), spec.cols(), gap);
             final Scaled<DeviceTensor> out = gpu.withPoisonedScales(arena, values, spec.scaling());
             try (QuantizePlan<DeviceTensor> plan = gpu.kernels().plan(spec);

@@ -29,7 +29,6 @@ import picocli.CommandLine.Spec;
 /** Checks the kernels on a GPU against the reference, and the reference against the golden files. */
 @Command(
         name = "verify",
-        mixinStandardHelpOptions = true,
         description = {
             "Checks every operation on the GPU against the plain Java reference, and the reference against golden files.",
             "With --weights: quantises and multiplies the weights of a model instead. Without a GPU the reference alone is run."
@@ -41,6 +40,13 @@ import picocli.CommandLine.Spec;
             "2:wrong use"
         })
 final class VerifyCommand implements Callable<Integer> {
+    @SuppressWarnings("UnusedVariable") // picocli reads it
+    @Option(
+            names = {"-h", "--help"},
+            usageHelp = true,
+            description = "show this text")
+    private boolean help;
+
     @Spec
     private @Nullable CommandSpec spec;
 

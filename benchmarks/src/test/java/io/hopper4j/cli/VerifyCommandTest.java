@@ -115,6 +115,8 @@ final class VerifyCommandTest {
         assertThat(run()).isEqualTo(2);
         assertThat(run("verify", "--sed", "1")).isEqualTo(2);
         assertThat(run("verify", "--seed", "x")).isEqualTo(2);
+        assertThat(run("verify", "--help")).isZero();
+        assertThat(out.toString()).contains("--weights=FILE", "--require-gpu");
     }
 
     @Test
