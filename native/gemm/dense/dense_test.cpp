@@ -209,7 +209,7 @@ class GemmGpu : public testing::GpuTest {
           magnitude += sum_magnitude * scale;
         }
         const double difference = std::fabs(double(d[at]) - exact);
-        const double bound = (bf16 ? std::fabs(exact) / 512.0 : std::fabs(exact) * 0x1p-23) + kTruncation * magnitude + 1e-30;
+        const double bound = (bf16 ? std::fabs(exact) / 256.0 : std::fabs(exact) * 0x1p-23) + kTruncation * magnitude + 1e-30;
         ASSERT_LE(difference, bound) << "row " << m << ", col " << n << ": got " << d[at] << ", want " << exact;
         worst = std::max(worst, difference / bound);
         dot_error += difference * difference;
