@@ -60,22 +60,39 @@ public record GemmSpec(
         return new GemmSpec(maxM, n, k, DType.BF16, false, Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128, 0);
     }
 
-    /** {@return this spec with another type of C and D} */
+    /**
+     * {@return this spec with another type of C and D}
+     *
+     * @param type BF16 or F32
+     */
     public GemmSpec withOut(final DType type) {
         return new GemmSpec(maxM, n, k, type, accumulate, aScaling, bScaling, smBudget);
     }
 
-    /** {@return this spec with C added or not} */
+    /**
+     * {@return this spec with C added or not}
+     *
+     * @param add whether C is added
+     */
     public GemmSpec withAccumulate(final boolean add) {
         return new GemmSpec(maxM, n, k, outDType, add, aScaling, bScaling, smBudget);
     }
 
-    /** {@return this spec with other scale blocks} */
+    /**
+     * {@return this spec with other scale blocks}
+     *
+     * @param a blocks of A's scales
+     * @param b blocks of B's scales
+     */
     public GemmSpec withScaling(final Scaling a, final Scaling b) {
         return new GemmSpec(maxM, n, k, outDType, accumulate, a, b, smBudget);
     }
 
-    /** {@return this spec with at most so many SMs; 0: all} */
+    /**
+     * {@return this spec with at most so many SMs}
+     *
+     * @param sms how many; 0: all
+     */
     public GemmSpec withSmBudget(final int sms) {
         return new GemmSpec(maxM, n, k, outDType, accumulate, aScaling, bScaling, sms);
     }

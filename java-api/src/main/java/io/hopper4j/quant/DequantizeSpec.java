@@ -43,7 +43,11 @@ public record DequantizeSpec(long maxRows, long cols, Scaling scaling, DType out
         return new DequantizeSpec(maxRows, cols, scaling, outDType, 0);
     }
 
-    /** {@return this spec with at most so many SMs; 0: all} */
+    /**
+     * {@return this spec with at most so many SMs}
+     *
+     * @param sms how many; 0: all
+     */
     public DequantizeSpec withSmBudget(final int sms) {
         return new DequantizeSpec(maxRows, cols, scaling, outDType, sms);
     }

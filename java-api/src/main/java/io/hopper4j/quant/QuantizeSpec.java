@@ -53,12 +53,20 @@ public record QuantizeSpec(long maxRows, long cols, DType inDType, Scaling scali
         return new QuantizeSpec(maxRows, cols, inDType, scaling, ScaleKind.F32, 0);
     }
 
-    /** {@return this spec with another kind of scales} */
+    /**
+     * {@return this spec with another kind of scales}
+     *
+     * @param kind F32 or power-of-two scales
+     */
     public QuantizeSpec withScaleKind(final ScaleKind kind) {
         return new QuantizeSpec(maxRows, cols, inDType, scaling, kind, smBudget);
     }
 
-    /** {@return this spec with at most so many SMs; 0: all} */
+    /**
+     * {@return this spec with at most so many SMs}
+     *
+     * @param sms how many; 0: all
+     */
     public QuantizeSpec withSmBudget(final int sms) {
         return new QuantizeSpec(maxRows, cols, inDType, scaling, scaleKind, sms);
     }
