@@ -34,10 +34,10 @@ public record DeviceInfo(
     public static final DeviceInfo H100_SXM = hopper("H100-SXM", 132, 50 * MIB, 80 * GIB, 450);
     /** H800 SXM5: the H100 with 200 GB/s of NVLink a direction. */
     public static final DeviceInfo H800 = hopper("H800-SXM", 132, 50 * MIB, 80 * GIB, 200);
-    /** H200 SXM5: 132 SMs, 141 GB. */
-    public static final DeviceInfo H200 = hopper("H200-SXM", 132, 50 * MIB, 141_000_000_000L, 450);
-    /** H100 PCIe: 114 SMs, 80 GiB. */
-    public static final DeviceInfo H100_PCIE = hopper("H100-PCIe", 114, 50 * MIB, 80 * GIB, 300);
+    /** H200 SXM5: 132 SMs, 141 GiB. */
+    public static final DeviceInfo H200 = hopper("H200-SXM", 132, 60 * MIB, 141 * GIB, 450);
+    /** H100 PCIe: 114 SMs, 80 GiB, no NVLink unless bridged. */
+    public static final DeviceInfo H100_PCIE = hopper("H100-PCIe", 114, 50 * MIB, 80 * GIB, 0);
     /** H20: 78 SMs, 96 GiB. */
     public static final DeviceInfo H20 = hopper("H20", 78, 60 * MIB, 96 * GIB, 450);
 

@@ -93,13 +93,13 @@ public final class CudaDevice implements Device {
         }
     }
 
-    private static MemorySegment newInfo(final Arena arena) {
+    static MemorySegment newInfo(final Arena arena) {
         final MemorySegment info = arena.allocate(h4j_device_info.layout());
         h4j_device_info.struct_size(info, (int) h4j_device_info.sizeof());
         return info;
     }
 
-    private static DeviceInfo read(final MemorySegment info) {
+    static DeviceInfo read(final MemorySegment info) {
         return new DeviceInfo(
                 h4j_device_info.name(info).getString(0),
                 h4j_device_info.compute_major(info),
