@@ -15,6 +15,7 @@ TARGET = ROOT / "target"
 JDK = Path(os.environ["JAVA_HOME"])
 # jdk.zipfs: JUnit's console launcher finds no test in a jar without it, and does not say so.
 MODULES = "java.base,java.logging,java.management,java.xml,jdk.management,jdk.unsupported,jdk.zipfs"
+DRAWING = ("xchart-", "VectorGraphics2D-")
 LIMIT_MB = 40
 
 
@@ -29,6 +30,14 @@ def copy(sources, into):
     into.mkdir(parents=True)
     for source in sources:
         shutil.copy2(source, into)
+
+
+def commit():
+    def git(*arguments):
+        return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True).stdout.strip()
+
+    dirty = git("status", "--porcelain", "--untracked-files=no")
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("-dirty" if dirty else "")
 
 
 def archive(folder, path):
@@ -51,17 +60,21 @@ def main():
 
     print("bundle: Java runtime", flush=True)
     jlink(folder / "runtime")
-    libraries = sorted((TARGET / "benchmarks" / "lib").glob("*.jar"))
+    # `report` draws with java.desktop, which the runtime leaves out: it is for development machines.
+    libraries = [jar for jar in sorted((TARGET / "benchmarks" / "lib").glob("*.jar")) if not jar.name.startswith(DRAWING)]
     libraries.append(TARGET / "benchmarks" / f"hopper4j-benchmarks-{version}.jar")
     names = {library.name for library in libraries}
     tests = [jar for jar in (TARGET / "benchmarks" / "test-lib").glob("*.jar") if jar.name not in names]
+    tests = [jar for jar in tests if not jar.name.startswith(DRAWING)]
     tests += TARGET.glob("*/*-tests.jar")
     copy(libraries, folder / "lib")
     copy(sorted(tests), folder / "tests")
-    copy([TARGET / "native" / "libhopper4j.so", TARGET / "native" / "hopper4j_tests"], folder / "native")
+    binaries = ["libhopper4j.so", "libhopper4j_bench.so", "hopper4j_tests"]
+    copy([TARGET / "native" / name for name in binaries], folder / "native")
     for binary in (folder / "native").iterdir():
         subprocess.run(["strip", "--strip-unneeded", binary], check=True)
     copy([ROOT / "ci" / "bundle" / "hopper4j"], folder / "bin")
+    (folder / "COMMIT").write_text(commit() + "\n")
     copy([ROOT / "LICENSE"], folder / "licenses")
     shutil.copy2(ROOT / ".toolchain" / "cutlass" / "LICENSE.txt", folder / "licenses" / "CUTLASS.txt")
 

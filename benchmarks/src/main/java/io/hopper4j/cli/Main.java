@@ -1,8 +1,11 @@
 package io.hopper4j.cli;
 
 import java.io.IOException;
+import java.io.PrintWriter;
+import java.nio.charset.Charset;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.NoSuchFileException;
+import java.util.Arrays;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
@@ -11,7 +14,7 @@ import picocli.CommandLine.Option;
 @Command(
         name = "hopper4j",
         description = "Kernels of DeepSeek-V3-class models on Hopper GPUs, for Java.",
-        subcommands = {VerifyCommand.class, DoctorCommand.class},
+        subcommands = {VerifyCommand.class, BenchCommand.class, DoctorCommand.class},
         synopsisSubcommandLabel = "COMMAND")
 public final class Main {
     @SuppressWarnings("UnusedVariable") // picocli reads it
@@ -27,8 +30,16 @@ public final class Main {
      * Runs a command and ends the JVM with its exit code.
      *
      * @param args the command and its arguments
+     * @throws IOException if JMH cannot read or write a file
      */
-    public static void main(final String[] args) {
+    public static void main(final String[] args) throws IOException {
+        if (args.length > 0 && args[0].equals("jmh")) {
+            // Its arguments are JMH's, not this program's.
+            JmhCommand.run(
+                    Arrays.asList(args).subList(1, args.length),
+                    new PrintWriter(System.err, true, Charset.defaultCharset()));
+            return;
+        }
         System.exit(run(args));
     }
 
