@@ -5,12 +5,17 @@
 #include "bench/open.h"
 #include "hopper4j.h"
 
+// clang-format off
+#define H4J_BENCH_FUNCTIONS(X) \
+  X(h4j_abi_version) X(h4j_device_properties) X(h4j_device_open) \
+  X(h4j_device_close) X(h4j_stream_create) X(h4j_stream_close) \
+  X(h4j_stream_synchronize) X(h4j_memory_allocate) X(h4j_memory_free) \
+  X(h4j_fill) X(h4j_gemm_plan) X(h4j_plan_describe) \
+  X(h4j_plan_close) X(h4j_gemm_bind) X(h4j_gemm_rebind) \
+  X(h4j_launch_run) X(h4j_launch_close) X(h4j_gemm)
+// clang-format on
+
 struct h4j_bench_host {
-#define H4J_BENCH_FUNCTIONS(X)                                                                                                       \
-  X(h4j_abi_version)                                                                                                                 \
-  X(h4j_device_properties) X(h4j_device_open) X(h4j_device_close) X(h4j_stream_create) X(h4j_stream_close) X(h4j_stream_synchronize) \
-      X(h4j_memory_allocate) X(h4j_memory_free) X(h4j_fill) X(h4j_gemm_plan) X(h4j_plan_describe) X(h4j_plan_close) X(h4j_gemm_bind) \
-          X(h4j_gemm_rebind) X(h4j_launch_run) X(h4j_launch_close) X(h4j_gemm)
 #define H4J_BENCH_MEMBER(name) decltype(&::name) name;
   struct Functions {
     H4J_BENCH_FUNCTIONS(H4J_BENCH_MEMBER)

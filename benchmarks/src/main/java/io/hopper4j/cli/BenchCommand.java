@@ -320,7 +320,7 @@ final class BenchCommand implements Callable<Integer> {
                         err,
                         csv);
                 final Thread farewell = new Thread(() -> {
-                    err.println("bench: interrupted; the rows so far, if any, are in " + BenchRunner.partial(file));
+                    err.println("bench: interrupted; the rows so far, if any, are in " + BenchFile.partial(file));
                     err.flush();
                 });
                 Runtime.getRuntime().addShutdownHook(farewell);

@@ -4,9 +4,7 @@ import io.hopper4j.DeviceException;
 import io.hopper4j.KernelException;
 import java.io.IOException;
 import java.io.PrintWriter;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -17,10 +15,7 @@ import java.util.Optional;
 import java.util.function.ToIntFunction;
 import org.jspecify.annotations.Nullable;
 
-/**
- * Times the cases of one family and writes their file. While it runs the rows so far lie in a file of their own, whole after every row, so that whatever
- * ends the run leaves what was measured; the result's own file appears when all is done.
- */
+/** Times the cases of one family, prints their rows, and writes their file. */
 final class BenchRunner {
     private static final Duration BETWEEN_PROGRESS = Duration.ofSeconds(5);
 
@@ -35,7 +30,6 @@ final class BenchRunner {
     private final PrintWriter out;
     private final PrintWriter err;
     private final boolean csv;
-    private final List<Map<String, @Nullable Object>> rows = new ArrayList<>();
 
     /**
      * @param head the fields of the result before its yardsticks
@@ -60,19 +54,13 @@ final class BenchRunner {
         this.csv = csv;
     }
 
-    /** {@return where the rows of an unfinished run lie} */
-    static Path partial(final Path file) {
-        final String name = String.valueOf(file.getFileName());
-        return file.resolveSibling(name.replaceFirst("\\.json$", "") + ".partial.json");
-    }
-
     /**
      * Runs all cases.
      *
      * @return whether every row was correct
      */
     boolean run(final List<BenchOperations.Case> cases, final Path file) throws IOException {
-        final Path partial = partial(file);
+        final BenchFile result = new BenchFile(file, head, yardsticks.toJson());
         out.println(csv ? BenchTable.csvHeader() : BenchTable.header());
         out.flush();
         boolean correct = true;
@@ -93,7 +81,7 @@ final class BenchRunner {
                 err.flush();
             }
             try {
-                correct &= add(cases.get(i));
+                correct &= add(cases.get(i), result);
             } catch (final DeviceException e) {
                 if (e.isSticky()) {
                     throw e;
@@ -104,23 +92,12 @@ final class BenchRunner {
                 correct = false;
                 err.println("bench: " + cases.get(i) + ": " + e.getMessage());
             }
-            BenchResult.write(partial, document(false));
         }
-        BenchResult.write(partial, document(true));
-        Files.move(partial, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
+        result.finish();
         return correct;
     }
 
-    /** {@return the result so far} */
-    private Map<String, @Nullable Object> document(final boolean complete) {
-        final Map<String, @Nullable Object> document = new LinkedHashMap<>(head);
-        document.put("complete", complete);
-        document.put("yardsticks", yardsticks.toJson());
-        document.put("rows", rows);
-        return document;
-    }
-
-    private boolean add(final BenchOperations.Case one) {
+    private boolean add(final BenchOperations.Case one, final BenchFile result) throws IOException {
         final Map<String, @Nullable Object> row = new LinkedHashMap<>();
         final boolean correct;
         try (BenchOperation.Prepared prepared = one.operation().prepare(gpu, one.shape(), seed)) {
@@ -169,7 +146,7 @@ final class BenchRunner {
             addPeers(prepared.peers(), row);
             row.put("warnings", warnings);
         }
-        rows.add(row);
+        result.add(row);
         final BenchResult.Row printed = new BenchResult.Row(row);
         out.println(csv ? BenchTable.csvLine(printed) : BenchTable.line(printed));
         out.flush();

@@ -97,7 +97,7 @@ final class Json {
     /** Writes a file of text. It appears whole or not at all. */
     static void writeText(final Path file, final String text) throws IOException {
         final Path absolute = file.toAbsolutePath();
-        final Path part = Files.createTempFile(absolute.getParent(), "." + absolute.getFileName(), ".part");
+        final Path part = absolute.resolveSibling("." + absolute.getFileName() + ".part");
         try {
             Files.writeString(part, text);
             Files.move(part, absolute, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);

@@ -14,7 +14,7 @@ import picocli.CommandLine.Option;
 @Command(
         name = "hopper4j",
         description = "Kernels of DeepSeek-V3-class models on Hopper GPUs, for Java.",
-        subcommands = {VerifyCommand.class, BenchCommand.class, DoctorCommand.class},
+        subcommands = {VerifyCommand.class, BenchCommand.class, ReportCommand.class, DoctorCommand.class},
         synopsisSubcommandLabel = "COMMAND")
 public final class Main {
     @SuppressWarnings("UnusedVariable") // picocli reads it
