@@ -37,6 +37,11 @@ void Kernel::launch(Shape shape, CUstream stream, const void* argument) const {
   config.blockDimZ = 1;
   config.sharedMemBytes = shared_memory_;
   config.hStream = stream;
+  CUlaunchAttribute cluster{};
+  cluster.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+  cluster.value.clusterDim = {shape.cluster, 1, 1};
+  config.attrs = &cluster;
+  config.numAttrs = shape.cluster > 1 ? 1 : 0;
   void* arguments[] = {const_cast<void*>(argument)};
   check(driver().cuLaunchKernelEx(&config, reinterpret_cast<CUfunction>(kernel_), arguments, nullptr), "cuLaunchKernelEx");
 }

@@ -48,6 +48,7 @@ class Kernel {
   struct Shape {
     unsigned grid;
     unsigned block;
+    unsigned cluster = 1;
   };
   // `argument` is the kernel's one parameter; the driver copies it before this returns.
   void launch(Shape shape, CUstream stream, const void* argument) const;

@@ -1,4 +1,4 @@
-// A ring of shared-memory stages between one producer and several consumer warps, over CUTLASS's mbarrier wrappers.
+// A ring of shared-memory stages between one or a few producers and several consumer warps, over CUTLASS's mbarrier wrappers.
 //
 //   producer                         each consumer warp
 //   ring.wait_free(at);              ring.wait_filled(at);
@@ -39,9 +39,9 @@ struct Ring {
   FreeBarrier free[kStages];
 
   // By one thread, followed by a fence for the async proxy and a CTA barrier; see publish().
-  __device__ void init(int consumer_warps) {
+  __device__ void init(int consumer_warps, int producers = 1) {
     for (int stage = 0; stage < kStages; ++stage) {
-      filled[stage].init(1);
+      filled[stage].init(producers);
       free[stage].init(consumer_warps);
     }
   }
@@ -55,7 +55,7 @@ struct Ring {
   // A fresh ring is free: the phase before the first one counts as complete.
   __device__ void wait_free(Position at) { free[at.stage].wait(at.phase ^ 1); }
 
-  // By one thread: `bytes` is what the copies into this stage bring. Earlier ordinary stores of this thread are visible after wait_filled.
+  // By one thread a producer: `bytes` is what its copies into this stage bring. Earlier ordinary stores of this thread are visible after wait_filled.
   __device__ void fill(Position at, uint32_t bytes) { filled[at.stage].arrive_and_expect_tx(bytes); }
 
   __device__ void wait_filled(Position at) { filled[at.stage].wait(at.phase); }

@@ -51,7 +51,12 @@ struct Plan final : h4j_plan {
 
   Problem problem_of(int64_t m) const { return {m, spec.n, spec.k, static_cast<int>(element_size(spec.out_dtype)), sms}; }
 
-  int grid(const Choice& chosen) const { return static_cast<int>(std::min<int64_t>(int64_t{chosen.tiles_m} * chosen.tiles_n, sms)); }
+  // Clusters are only chosen where all tiles run at once, a tile each; a CTA without slices takes tile after tile.
+  int grid(const Choice& chosen) const {
+    const int64_t tiles = int64_t{chosen.tiles_m} * chosen.tiles_n;
+    const int slices = instance->config.slices;
+    return static_cast<int>(slices > 1 ? tiles * slices : std::min<int64_t>(tiles, sms));
+  }
 
   h4j_gemm_spec spec;
   int sms;
@@ -117,8 +122,8 @@ struct Launch final : h4j_launch {
     bound.a =
         describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.a, spec.max_m, spec.k, args.a_ld, 1, config.tile_m, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "a");
     bound.b = describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.b, spec.n, spec.k, args.b_ld, 1, config.tile_n, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "b");
-    bound.a_scales = describe(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, args.a_scales, k_blocks, spec.max_m, args.a_scales_ld, 4, 1, config.tile_m,
-                              CU_TENSOR_MAP_SWIZZLE_NONE, "a_scales");
+    bound.a_scales = describe(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, args.a_scales, k_blocks, spec.max_m, args.a_scales_ld, 4, config.strip_blocks(),
+                              config.tile_m, CU_TENSOR_MAP_SWIZZLE_NONE, "a_scales");
     bound.b_scales = reinterpret_cast<const float*>(args.b_scales);
     bound.b_scales_ld = args.b_scales_ld;
     bound.c = reinterpret_cast<const void*>(args.c);
@@ -139,7 +144,7 @@ struct Launch final : h4j_launch {
     used.raster_group = choice.raster_group;
     used.raster_along_m = choice.raster_along_m;
     const int store_cols = plan.instance->config.store_cols();
-    if (plan.spec.out_dtype == H4J_BF16 && store_cols > 0) {
+    if (plan.spec.out_dtype == H4J_BF16) {
       const CUtensorMapSwizzle swizzle = store_cols == 64   ? CU_TENSOR_MAP_SWIZZLE_128B
                                          : store_cols == 32 ? CU_TENSOR_MAP_SWIZZLE_64B
                                                             : CU_TENSOR_MAP_SWIZZLE_32B;
@@ -151,13 +156,18 @@ struct Launch final : h4j_launch {
   void run(CUstream stream, int64_t rows) const override {
     const Config& config = plan.instance->config;
     if (rows == max_rows) {
-      kernel.launch({static_cast<unsigned>(plan.info.grid), static_cast<unsigned>(config.threads())}, stream, &params);
+      launch(plan.info.grid, stream, params);
       return;
     }
     const Choice choice = evaluate(plan.problem_of(rows), config, plan.choice.index);
     Params used = params;
     set_rows(used, rows, choice);
-    kernel.launch({static_cast<unsigned>(plan.grid(choice)), static_cast<unsigned>(config.threads())}, stream, &used);
+    launch(plan.grid(choice), stream, used);
+  }
+
+  void launch(int grid, CUstream stream, const Params& used) const {
+    const Config& config = plan.instance->config;
+    kernel.launch({static_cast<unsigned>(grid), static_cast<unsigned>(config.threads()), static_cast<unsigned>(config.slices)}, stream, &used);
   }
 
   Plan plan;

@@ -85,7 +85,7 @@ TEST(GemmPlan, FindsAnInstanceForEveryShapeOnEveryCard) {
 
 TEST(GemmChoose, GivesTallTilesToManyRowsAndShortOnesToFew) {
   const h4j_device_info device = described("H100-SXM");
-  EXPECT_STREQ("gemm_dense_256x128x3_bf16", planned(spec_of(4096, 4096, 7168), device).kernel);
+  EXPECT_STREQ("gemm_dense_256x128x3_g1_s1_bf16", planned(spec_of(4096, 4096, 7168), device).kernel);
   EXPECT_EQ(0, std::strncmp("gemm_dense_64x", planned(spec_of(64, 7168, 7168), device).kernel, 14));
 }
 
@@ -281,14 +281,14 @@ TEST_F(GemmGpu, RunsEveryInstance) {
     const gemm::Config& config = instance->config;
     // The model is asked for shapes on which this instance wins; where there is none the instance is dead weight.
     bool chosen = false;
-    for (const int64_t m : {1, 64, 100, 128, 256, 384, 512, 1000, 1024, 2048, 4096}) {
-      for (const int64_t n : {16, 64, 136, 192, 576, 1024, 1536, 2112, 3072, 4096, 7168, 8192}) {
-        if (chosen) break;
-        h4j_gemm_spec spec = spec_of(m, n, 400);
-        if (std::string(planned(spec, info_).kernel) != gemm::instance_name(config) + "_bf16") continue;
-        chosen = true;
-        run({m, n, 400});
-        run({m, n, 400, H4J_F32});
+    for (const int64_t k : {400, 2064, 7184}) {
+      for (const int64_t m : {1, 64, 100, 128, 256, 384, 512, 1000, 1024, 2048, 4096}) {
+        for (const int64_t n : {16, 64, 136, 192, 576, 1024, 1536, 2112, 3072, 4096, 7168, 8192, 24576}) {
+          if (chosen || std::string(planned(spec_of(m, n, k), info_).kernel) != gemm::instance_name(config) + "_bf16") continue;
+          chosen = true;
+          run({m, n, k});
+          run({m, n, k, H4J_F32});
+        }
       }
     }
     EXPECT_TRUE(chosen) << gemm::instance_name(config) << " is chosen for none of the shapes";
