@@ -247,30 +247,13 @@ int32_t h4j_bench_trace_end(h4j_bench_session* session, int32_t capacity, double
   const std::string problem = h4j::bench::trace_end(records);
   H4J_BENCH_CUDA(work);
   if (!problem.empty()) return h4j::bench::fail(why, "%s", problem.c_str());
-  int32_t count = 0;
-  bool after_flush = false, flushed = false;
-  uint64_t first = 0, last = 0;
-  for (const h4j::bench::KernelTime& record : records) {
-    if (record.is_flush) {
-      after_flush = flushed = true;
-      continue;
-    }
-    if (!flushed) continue;
-    if (after_flush) {
-      after_flush = false;
-      first = record.start;
-      last = record.end;
-      ++count;
-      if (count <= capacity) sum_us[count - 1] = kernels[count - 1] = 0;
-    }
-    last = std::max(last, record.end);
-    if (count <= capacity) {
-      span_us[count - 1] = static_cast<double>(last - first) / 1e3;
-      sum_us[count - 1] += static_cast<double>(record.end - record.start) / 1e3;
-      kernels[count - 1] += 1;
-    }
+  const std::vector<h4j::bench::Repetition> found = h4j::bench::repetitions_of(records);
+  for (size_t i = 0; i < std::min(found.size(), static_cast<size_t>(std::max(capacity, 0))); ++i) {
+    span_us[i] = found[i].span_us;
+    sum_us[i] = found[i].sum_us;
+    kernels[i] = found[i].kernels;
   }
-  *repetitions = count;
+  *repetitions = static_cast<int32_t>(found.size());
   return 0;
 }
 

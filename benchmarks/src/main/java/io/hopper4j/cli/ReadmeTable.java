@@ -10,10 +10,10 @@ import java.util.Optional;
 /** The README's table of measurements, written from result files between two markers. */
 final class ReadmeTable {
     /** What the table follows. */
-    static final String BEGIN = "<!-- measured: begin -->";
+    static final String BEGIN = "<!-- measured -->";
 
     /** What the table precedes. */
-    static final String END = "<!-- measured: end -->";
+    static final String END = "<!-- /measured -->";
 
     private ReadmeTable() {}
 
