@@ -7,12 +7,9 @@ import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.LinkedHashMap;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
-import java.util.Set;
 import java.util.TreeMap;
 import java.util.regex.Pattern;
 import org.knowm.xchart.CategoryChart;
@@ -70,8 +67,13 @@ final class Figures {
         return row.shape().split(" ", -1).length < 3 ? sizes : sizes.substring(sizes.indexOf('x') + 1);
     }
 
-    /** Bars of floor / time for this project and its peers. */
-    static String floorShares(final List<BenchResult.Row> rows, final String id) throws IOException {
+    /**
+     * Bars of floor / time for this project and its peers.
+     *
+     * @param peers those of the whole result, so that each has one colour in all its figures
+     */
+    static String floorShares(final List<BenchResult.Row> rows, final List<String> peers, final String id)
+            throws IOException {
         final CategoryChart chart = new CategoryChartBuilder()
                 .width(WIDTH)
                 .height(HEIGHT)
@@ -85,8 +87,6 @@ final class Figures {
         chart.getStyler().setXAxisLabelRotation(names.size() > WIDEST_UNROTATED ? 45 : 0);
         final Map<String, List<Double>> times = new LinkedHashMap<>();
         times.put("Hopper4J", rows.stream().map(row -> row.number("us")).toList());
-        final Set<String> peers = new LinkedHashSet<>();
-        rows.forEach(row -> peers.addAll(row.peers("us").keySet()));
         for (final String peer : peers) {
             times.put(
                     peer,
@@ -94,16 +94,19 @@ final class Figures {
                             .map(row -> row.peers("us").getOrDefault(peer, Double.NaN))
                             .toList());
         }
-        final List<Color> colors = new ArrayList<>(Arrays.asList(SERIES).subList(1, SERIES.length));
-        chart.getStyler().setSeriesColors(colors.toArray(Color[]::new));
-        times.forEach((name, us) -> {
+        int color = 0;
+        for (final Map.Entry<String, List<Double>> one : times.entrySet()) {
+            color = 1 + color % (SERIES.length - 1);
             final List<Double> shares = new ArrayList<>();
-            for (int i = 0; i < us.size(); i++) {
-                final double share = 100 * rows.get(i).number("floorUs") / us.get(i);
+            for (int i = 0; i < rows.size(); i++) {
+                final double share =
+                        100 * rows.get(i).number("floorUs") / one.getValue().get(i);
                 shares.add(Double.isFinite(share) ? share : 0);
             }
-            chart.addSeries(name, names, shares);
-        });
+            if (shares.stream().anyMatch(share -> share > 0)) {
+                chart.addSeries(one.getKey(), names, shares).setFillColor(SERIES[color]);
+            }
+        }
         chart.getStyler()
                 .setYAxisMax(Math.max(
                         100.0,

@@ -56,8 +56,8 @@ final class HtmlReport {
                 page.append("<h3>").append(escape(group.getKey())).append("</h3>\n");
                 figure(
                         page,
-                        Figures.floorShares(group.getValue(), "f" + figures++),
-                        "Share of the floor reached: 100 % cannot be passed, more is better.");
+                        Figures.floorShares(group.getValue(), peers(result), "f" + figures++),
+                        "Share of the floor reached, floor / time: more is better, 100 % is what the yardsticks of the same run allow.");
             }
             if (result.rows().stream().anyMatch(row -> Double.isFinite(row.number("tflops")))) {
                 page.append("<h3>Roofline</h3>\n");
@@ -118,6 +118,13 @@ final class HtmlReport {
                 .collect(Collectors.groupingBy(Figures::group, LinkedHashMap::new, Collectors.toList()));
     }
 
+    /** The peers of any row, in the order in which they first appear. */
+    private static List<String> peers(final BenchResult result) {
+        final Set<String> peers = new LinkedHashSet<>();
+        result.rows().forEach(row -> peers.addAll(row.peers("us").keySet()));
+        return List.copyOf(peers);
+    }
+
     private static void figure(final StringBuilder page, final String svg, final String caption) {
         page.append("<figure>")
                 .append(svg)
@@ -127,8 +134,7 @@ final class HtmlReport {
     }
 
     private static void table(final StringBuilder page, final BenchResult result) {
-        final Set<String> peers = new LinkedHashSet<>();
-        result.rows().forEach(row -> peers.addAll(row.peers("us").keySet()));
+        final List<String> peers = peers(result);
         page.append("<h3>All rows</h3>\n<div class=\"scroll\"><table><thead><tr><th>operation, shape</th>");
         final List<String> columns = new ArrayList<>(List.of(
                 "µs",
