@@ -4,9 +4,11 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Set;
 import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
@@ -70,6 +72,13 @@ record BenchResult(Path file, Map<?, ?> document) {
             rows.add(new Row((Map<?, ?>) Objects.requireNonNull(row)));
         }
         return rows;
+    }
+
+    /** {@return the peers of any row, in the order in which they first appear} */
+    List<String> peers() {
+        final Set<String> peers = new LinkedHashSet<>();
+        rows().forEach(row -> peers.addAll(row.peers("us").keySet()));
+        return List.copyOf(peers);
     }
 
     private static double number(final Map<?, ?> object, final String name) {

@@ -3,11 +3,9 @@ package io.hopper4j.cli;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.Set;
 import java.util.stream.Collectors;
 
 /** One static page of result files: figures as inline SVG, tables, no script, nothing from the network; light or dark as the reader's system is. */
@@ -56,7 +54,7 @@ final class HtmlReport {
                 page.append("<h3>").append(escape(group.getKey())).append("</h3>\n");
                 figure(
                         page,
-                        Figures.floorShares(group.getValue(), peers(result), "f" + figures++),
+                        Figures.floorShares(group.getValue(), result.peers(), "f" + figures++),
                         "Share of the floor reached, floor / time: more is better, 100 % is what the yardsticks of the same run allow.");
             }
             if (result.rows().stream().anyMatch(row -> Double.isFinite(row.number("tflops")))) {
@@ -118,13 +116,6 @@ final class HtmlReport {
                 .collect(Collectors.groupingBy(Figures::group, LinkedHashMap::new, Collectors.toList()));
     }
 
-    /** The peers of any row, in the order in which they first appear. */
-    private static List<String> peers(final BenchResult result) {
-        final Set<String> peers = new LinkedHashSet<>();
-        result.rows().forEach(row -> peers.addAll(row.peers("us").keySet()));
-        return List.copyOf(peers);
-    }
-
     private static void figure(final StringBuilder page, final String svg, final String caption) {
         page.append("<figure>")
                 .append(svg)
@@ -134,7 +125,7 @@ final class HtmlReport {
     }
 
     private static void table(final StringBuilder page, final BenchResult result) {
-        final List<String> peers = peers(result);
+        final List<String> peers = result.peers();
         page.append("<h3>All rows</h3>\n<div class=\"scroll\"><table><thead><tr><th>operation, shape</th>");
         final List<String> columns = new ArrayList<>(List.of(
                 "µs",

@@ -5,7 +5,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
+import java.util.stream.Collectors;
 
 /** The README's table of measurements, written from result files between two markers. */
 final class ReadmeTable {
@@ -35,52 +35,71 @@ final class ReadmeTable {
         return text.substring(0, begin + BEGIN.length()) + "\n" + table(results) + text.substring(end);
     }
 
-    /** {@return the table of all results} */
+    /** {@return the tables of all results, each folded under a line that sums it up} */
     static String table(final List<BenchResult> results) {
         final List<String> lines = new ArrayList<>();
         for (final BenchResult result : results) {
+            final List<String> peers = result.peers();
             lines.add("");
-            lines.add(
-                    "%s, %s, driver %s, commit %s, cuBLASLt %s. Same run: copy %s GB/s, read %s GB/s, FP8 per-tensor product %s TFLOPS, BF16 %s TFLOPS."
-                            .formatted(
-                                    result.text("gpu"),
-                                    result.text("date"),
-                                    result.text("driver"),
-                                    result.text("commit"),
-                                    result.document().get("cublasLt") == null ? "absent" : result.text("cublasLt"),
-                                    Rounded.text(result.yardstick("copyGBs")),
-                                    Rounded.text(result.yardstick("readGBs")),
-                                    Rounded.text(result.yardstick("fp8PerTensorTflops")),
-                                    Rounded.text(result.yardstick("bf16MatmulTflops"))));
+            lines.add("**%s on %s**, %d rows. %s"
+                    .formatted(
+                            result.text("family"),
+                            HtmlReport.escape(result.text("gpu")),
+                            result.rows().size(),
+                            peers.isEmpty()
+                                    ? ""
+                                    : "So many times as fast as each peer, geometric mean: "
+                                            + peers.stream()
+                                                    .map(peer -> peer + " " + Rounded.text(speedup(result, peer)))
+                                                    .collect(Collectors.joining(", "))
+                                            + "."));
             lines.add("");
-            lines.add("| operation | shape | µs | of the floor | TFLOPS | GB/s | fastest peer, µs | peer / ours |");
-            lines.add("|---|---|--:|--:|--:|--:|---|--:|");
-            result.rows().forEach(row -> lines.add(line(row)));
+            lines.add("<details><summary>%s, driver %s, commit %s, cuBLASLt %s</summary>"
+                    .formatted(
+                            result.text("date"),
+                            result.text("driver"),
+                            result.text("commit"),
+                            result.document().get("cublasLt") == null ? "absent" : result.text("cublasLt")));
+            lines.add("");
+            lines.add("Same run: copy %s GB/s, read %s GB/s, FP8 per-tensor product %s TFLOPS, BF16 product %s TFLOPS."
+                    .formatted(
+                            Rounded.text(result.yardstick("copyGBs")),
+                            Rounded.text(result.yardstick("readGBs")),
+                            Rounded.text(result.yardstick("fp8PerTensorTflops")),
+                            Rounded.text(result.yardstick("bf16MatmulTflops"))));
+            lines.add("");
+            lines.add("| operation | shape | µs | of the floor | TFLOPS | GB/s |"
+                    + peers.stream().map(peer -> " " + peer + ", µs |").collect(Collectors.joining()));
+            lines.add("|---|---|--:|--:|--:|--:|" + "--:|".repeat(peers.size()));
+            result.rows().forEach(row -> lines.add(line(row, peers)));
+            lines.add("");
+            lines.add("</details>");
         }
         lines.add("");
         return String.join("\n", lines);
     }
 
-    private static String line(final BenchResult.Row row) {
-        final double us = row.number("us");
-        final Optional<Map.Entry<String, Double>> best = best(row);
-        return "| `%s` | %s | %s | %s %% | %s | %s | %s | %s |"
-                .formatted(
-                        row.text("op"),
-                        row.shape(),
-                        Rounded.text(us),
-                        Rounded.text(100 * row.number("floorShare")),
-                        Rounded.text(row.number("tflops")),
-                        Rounded.text(row.number("gbs")),
-                        best.map(b -> "%s %s".formatted(b.getKey(), Rounded.text(b.getValue())))
-                                .orElse("-"),
-                        best.map(b -> Rounded.text(b.getValue() / us)).orElse("-"));
+    private static String line(final BenchResult.Row row, final List<String> peers) {
+        final Map<String, Double> times = row.peers("us");
+        return "| `%s` | %s | %s | %s %% | %s | %s |"
+                        .formatted(
+                                row.text("op"),
+                                row.shape(),
+                                Rounded.text(row.number("us")),
+                                Rounded.text(100 * row.number("floorShare")),
+                                Rounded.text(row.number("tflops")),
+                                Rounded.text(row.number("gbs")))
+                + peers.stream()
+                        .map(peer -> " " + Rounded.text(times.getOrDefault(peer, Double.NaN)) + " |")
+                        .collect(Collectors.joining());
     }
 
-    /** {@return the fastest of all peers, those that do less work included} */
-    private static Optional<Map.Entry<String, Double>> best(final BenchResult.Row row) {
-        return row.peers("us").entrySet().stream()
-                .filter(peer -> Double.isFinite(peer.getValue()))
-                .min(Map.Entry.comparingByValue());
+    /** The geometric mean of a peer's time by ours, over the rows that it ran. */
+    private static double speedup(final BenchResult result, final String peer) {
+        return Math.exp(result.rows().stream()
+                .mapToDouble(row -> Math.log(row.peers("us").getOrDefault(peer, Double.NaN) / row.number("us")))
+                .filter(Double::isFinite)
+                .average()
+                .orElse(Double.NaN));
     }
 }

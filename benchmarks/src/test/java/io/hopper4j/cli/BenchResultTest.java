@@ -161,14 +161,15 @@ final class BenchResultTest {
 
     @Test
     void readmeTableReplacesWhatIsBetweenTheMarkers() throws IOException {
-        final BenchResult result = written("m.json", Results.document("abc", Results.row(64, 576, 10)));
+        final BenchResult result =
+                written("m.json", Results.document("abc", Results.row(64, 576, 10), Results.row(1, 8, 7)));
         final String before = "# Title\n" + ReadmeTable.BEGIN + "\nold\n" + ReadmeTable.END + "\nrest\n";
         final String after = ReadmeTable.replace(Path.of("README.md"), before, List.of(result));
         assertThat(after)
-                .startsWith("# Title\n" + ReadmeTable.BEGIN + "\n\nTEST <card>, 2000-01-01")
+                .startsWith("# Title\n" + ReadmeTable.BEGIN + "\n\n**gemm on TEST &lt;card&gt;**, 2 rows.")
                 .endsWith(ReadmeTable.END + "\nrest\n")
-                .contains(
-                        "| `fp8_gemm_nt` | m=64 n=576 k=512 | 10.0 | 50.0 % | 40.0 | 800 | cublaslt_fp8_per_tensor 8.00 | 0.80 |")
+                .contains("geometric mean: cublaslt_fp8_per_tensor 0.80, cublaslt_bf16 2.00.")
+                .contains("| `fp8_gemm_nt` | m=64 n=576 k=512 | 10.0 | 50.0 % | 40.0 | 800 | 8.00 | 20.0 |")
                 .doesNotContain("old");
         assertThat(ReadmeTable.replace(Path.of("README.md"), after, List.of(result)))
                 .isEqualTo(after);
