@@ -17,6 +17,9 @@ int64_t h4j_struct_size(const char* struct_name) {
   H4J_SIZE(h4j_dequantize_args)
   H4J_SIZE(h4j_gemm_spec)
   H4J_SIZE(h4j_gemm_args)
+  H4J_SIZE(h4j_mla_decode_spec)
+  H4J_SIZE(h4j_mla_schedule_args)
+  H4J_SIZE(h4j_mla_decode_args)
 #undef H4J_SIZE
   return 0;
 }

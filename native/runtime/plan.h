@@ -49,6 +49,8 @@ class Kernel {
     unsigned grid;
     unsigned block;
     unsigned cluster = 1;
+    // May start before the kernel ahead of it has ended; the kernel itself waits where it must (programmatic dependent launch).
+    bool early = false;
   };
   // `argument` is the kernel's one parameter; the driver copies it before this returns.
   void launch(Shape shape, CUstream stream, const void* argument) const;

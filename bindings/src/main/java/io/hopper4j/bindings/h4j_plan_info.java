@@ -20,6 +20,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int32_t block;
  *     int32_t shared_memory;
  *     int64_t workspace_bytes;
+ *     int64_t schedule_bytes;
  *     char kernel[96];
  *     char explanation[512];
  * }
@@ -37,6 +38,7 @@ public class h4j_plan_info {
         hopper4j_h.C_INT.withName("block"),
         hopper4j_h.C_INT.withName("shared_memory"),
         hopper4j_h.C_LONG.withName("workspace_bytes"),
+        hopper4j_h.C_LONG.withName("schedule_bytes"),
         MemoryLayout.sequenceLayout(96, hopper4j_h.C_CHAR).withName("kernel"),
         MemoryLayout.sequenceLayout(512, hopper4j_h.C_CHAR).withName("explanation")
     ).withName("h4j_plan_info");
@@ -266,6 +268,50 @@ public class h4j_plan_info {
      */
     public static void workspace_bytes(MemorySegment struct, long fieldValue) {
         struct.set(workspace_bytes$LAYOUT, workspace_bytes$OFFSET, fieldValue);
+    }
+
+    private static final OfLong schedule_bytes$LAYOUT = (OfLong)$LAYOUT.select(groupElement("schedule_bytes"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t schedule_bytes
+     * }
+     */
+    public static final OfLong schedule_bytes$layout() {
+        return schedule_bytes$LAYOUT;
+    }
+
+    private static final long schedule_bytes$OFFSET = $LAYOUT.byteOffset(groupElement("schedule_bytes"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t schedule_bytes
+     * }
+     */
+    public static final long schedule_bytes$offset() {
+        return schedule_bytes$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t schedule_bytes
+     * }
+     */
+    public static long schedule_bytes(MemorySegment struct) {
+        return struct.get(schedule_bytes$LAYOUT, schedule_bytes$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t schedule_bytes
+     * }
+     */
+    public static void schedule_bytes(MemorySegment struct, long fieldValue) {
+        struct.set(schedule_bytes$LAYOUT, schedule_bytes$OFFSET, fieldValue);
     }
 
     private static final SequenceLayout kernel$LAYOUT = (SequenceLayout)$LAYOUT.select(groupElement("kernel"));

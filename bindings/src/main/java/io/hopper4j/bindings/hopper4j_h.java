@@ -3379,5 +3379,320 @@ public class hopper4j_h extends hopper4j_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class h4j_mla_decode_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_decode_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_plan(const h4j_device_info *device, const h4j_mla_decode_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_decode_plan$descriptor() {
+        return h4j_mla_decode_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_plan(const h4j_device_info *device, const h4j_mla_decode_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_decode_plan$handle() {
+        return h4j_mla_decode_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_plan(const h4j_device_info *device, const h4j_mla_decode_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_decode_plan$address() {
+        return h4j_mla_decode_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_plan(const h4j_device_info *device, const h4j_mla_decode_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_decode_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_mla_decode_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_decode_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_schedule_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_schedule_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_schedule_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_schedule_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_schedule_bind$descriptor() {
+        return h4j_mla_schedule_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_schedule_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_schedule_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_schedule_bind$handle() {
+        return h4j_mla_schedule_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_schedule_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_schedule_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_schedule_bind$address() {
+        return h4j_mla_schedule_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_schedule_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_schedule_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_schedule_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_mla_schedule_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_schedule_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_schedule_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_schedule_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_schedule_rebind(h4j_launch *launch, const h4j_mla_schedule_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_schedule_rebind$descriptor() {
+        return h4j_mla_schedule_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_schedule_rebind(h4j_launch *launch, const h4j_mla_schedule_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_schedule_rebind$handle() {
+        return h4j_mla_schedule_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_schedule_rebind(h4j_launch *launch, const h4j_mla_schedule_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_schedule_rebind$address() {
+        return h4j_mla_schedule_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_schedule_rebind(h4j_launch *launch, const h4j_mla_schedule_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_schedule_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_mla_schedule_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_schedule_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_decode_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_decode_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_decode_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_decode_bind$descriptor() {
+        return h4j_mla_decode_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_decode_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_decode_bind$handle() {
+        return h4j_mla_decode_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_decode_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_decode_bind$address() {
+        return h4j_mla_decode_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_decode_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_decode_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_mla_decode_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_decode_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_decode_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_decode_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_rebind(h4j_launch *launch, const h4j_mla_decode_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_decode_rebind$descriptor() {
+        return h4j_mla_decode_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_rebind(h4j_launch *launch, const h4j_mla_decode_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_decode_rebind$handle() {
+        return h4j_mla_decode_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_rebind(h4j_launch *launch, const h4j_mla_decode_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_decode_rebind$address() {
+        return h4j_mla_decode_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_decode_rebind(h4j_launch *launch, const h4j_mla_decode_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_decode_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_mla_decode_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_decode_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 }
 

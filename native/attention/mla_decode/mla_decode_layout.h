@@ -1,0 +1,90 @@
+// Geometry, schedule and parameters of MLA decode, read by host and device.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace h4j::mla {
+
+inline constexpr int kTokenDim = 576;  // latent (also the value) and rope part of a cached token
+inline constexpr int kValueDim = 512;
+inline constexpr int kRows = 64;       // query rows of a CTA: the M of one WGMMA; a row is a (token, head) pair of one request
+inline constexpr int kBlock = 64;      // cached tokens of a step
+inline constexpr int kChunk = 64;      // dims of one 128-byte swizzle row
+inline constexpr int kChunks = kTokenDim / kChunk;
+inline constexpr int kValueChunks = kValueDim / kChunk;
+inline constexpr int kChunkBytes = 64 * 128;
+inline constexpr int kThreads = 3 * 128;  // one loading and two math warp groups
+inline constexpr int kChunksPerBarrier = 3;
+inline constexpr int kBarriersPerBlock = kChunks / kChunksPerBarrier;
+
+// What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances.
+inline constexpr int kRequestOverheadBlocks = 2;
+
+// The schedule, int32 values in device memory, written once per decode step and read by every layer's launch:
+//   header   [4]               blocks a part (cost units), parts, batch, 0
+//   parts    [parts][4]        first request, its first block; last request, its end block (both counted from the request's first block)
+//   requests [max_batch][2]    where the request's cost begins; its first partial result (prefix of splits); one more entry closes the table
+struct ScheduleLayout {
+  int parts;
+  int max_batch;
+
+  constexpr int64_t parts_at() const { return 4; }
+  constexpr int64_t requests_at() const { return 4 + int64_t{4} * parts; }
+  constexpr int64_t size() const { return requests_at() + int64_t{2} * (max_batch + 1); }
+  // Partial results of one row tile: a part begins at most one request that it does not finish, and ends at most one.
+  constexpr int64_t max_splits() const { return int64_t{parts} + max_batch; }
+};
+
+struct ScheduleParams {
+  const int32_t* lengths;    // [batch]
+  const int32_t* q_tokens;   // [batch] or null: s_q for all
+  int32_t* schedule;
+  int32_t batch;
+  int32_t s_q;
+  int32_t window;            // 0: none
+  int32_t max_length;        // longer lengths are cut to it
+  ScheduleLayout layout;
+};
+
+struct Params {
+  CUtensorMap q;      // [batch][s_q * heads][576] BF16, box [1, 64, 64]
+  CUtensorMap cache;  // [pages][page_size][576] BF16, box [1, min(page_size, 64), 64]
+  const int32_t* block_table;  // [batch, block_table_ld]
+  int64_t block_table_ld;
+  const int32_t* lengths;
+  const int32_t* q_tokens;
+  const int32_t* schedule;
+  const float* sink;           // [heads] or null
+  void* out;                   // [batch, s_q, heads, 512] BF16, packed
+  float* lse;                  // [batch, heads, s_q]
+  float* partial_out;          // [split][row tile][64][512]
+  float* partial_lse;          // [split][row tile][64], base 2
+  float scale_log2;            // softmax scale * log2(e)
+  int32_t heads;
+  int32_t s_q;
+  int32_t batch;
+  int32_t row_tiles;
+  int32_t page_shift;          // log2(page_size)
+  int32_t window;
+  int32_t causal;
+  int32_t max_length;
+  ScheduleLayout layout;
+};
+
+// Blocks of a request that any of its tokens sees.
+struct BlockRange {
+  int first;
+  int count;
+};
+
+constexpr BlockRange block_range(int length, int tokens, int window, int max_length) {
+  length = length < 0 ? 0 : length > max_length ? max_length : length;
+  int begin = window > 0 ? length - (tokens - 1) - window : 0;
+  begin = begin < 0 ? 0 : begin / kBlock;
+  const int end = (length + kBlock - 1) / kBlock;
+  return {begin, end > begin ? end - begin : 0};
+}
+
+}  // namespace h4j::mla

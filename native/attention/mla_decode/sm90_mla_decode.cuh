@@ -1,0 +1,610 @@
+// MLA decode in the absorbed form: multi-query attention with keys of 576 and values of 512 dims, values being the first part of the keys.
+//
+// A CTA holds 64 query rows. A loading warp brings cached tokens, 64 at a time, into two buffers; two math warp groups work on pairs of blocks:
+//
+//   group 0                                    group 1
+//   S0 = Q K0^T                                S1 = Q K1^T
+//   P0 = softmax(S0), into K0's rope chunk
+//   ------------ P0, maxima, rescale factors are ready -------------->
+//   O[:, :256] += P0 V0                        O[:, 256:] += P0 V0, while P1 = softmax(S1)
+//   <----------- P1, maxima, rescale factors are ready ---------------
+//   O[:, :256] += P1 V1                        O[:, 256:] += P1 V1
+//
+// so that one group's softmax hides under the other's matrix products. The rope chunk of a block is dead once its scores are there, so probabilities
+// take its place and share its lifetime.
+#pragma once
+
+#define CUTE_SM90_EXTENDED_MMA_SHAPES_ENABLED
+#include <cute/arch/copy_sm90.hpp>
+#include <cute/arch/copy_sm90_desc.hpp>
+#include <cute/arch/copy_sm90_tma.hpp>
+#include <cute/arch/mma_sm90.hpp>
+#include <cutlass/arch/barrier.h>
+#include <cutlass/arch/reg_reconfig.h>
+#include <cutlass/cutlass.h>
+
+#include <cuda_bf16.h>
+
+#include <utility>
+
+#include "attention/mla_decode/mla_decode_layout.h"
+#include "tile/wgmma.cuh"
+
+namespace h4j::mla {
+
+using FilledBarrier = cutlass::arch::ClusterTransactionBarrier;
+using FreeBarrier = cutlass::arch::ClusterBarrier;
+
+struct SharedStorage {
+  alignas(1024) uint8_t q[kChunks][kChunkBytes];     // [chunk][64 rows, 64 dims], 128-byte swizzle
+  alignas(1024) uint8_t k[2][kChunks][kChunkBytes];  // [buffer][chunk][64 tokens, 64 dims]; the last chunk is overwritten by P [64 rows, 64 tokens]
+  float maximum[2][kRows];                           // of rows after a group's softmax, base 2
+  float rescale[2][kRows];                           // exp2(old maximum - new maximum)
+  float sum[2][kRows];                               // of a group's probabilities, at the end
+  FilledBarrier q_filled;
+  FreeBarrier q_free;
+  FilledBarrier k_filled[2][kBarriersPerBlock];
+  FreeBarrier k_free[2];
+};
+
+// Named barriers, beyond those that CUTLASS reserves.
+enum Barrier : uint32_t { kGroup0, kGroup1, kP0Ready, kP1Ready, kSumsReady };
+
+// One request's stretch of blocks, as a part of the schedule sees it.
+struct Segment {
+  int request;
+  int length;
+  int tokens;       // of the query
+  int first_block;  // absolute
+  int blocks;
+  int split;        // index of the partial result, -1: the request is not split
+};
+
+// The segments of this CTA's part, in the same order for every warp.
+class SegmentWalk {
+ public:
+  __device__ explicit SegmentWalk(const Params& params) : params_(params) {
+    const int part = blockIdx.x / params.row_tiles;
+    range_ = reinterpret_cast<const int4*>(params.schedule + params.layout.parts_at())[part];
+    share_ = params.schedule[0];
+    part_ = part;
+    request_ = range_.x;
+  }
+
+  // Requests without work for this row tile are passed over.
+  __device__ bool next(int row_tile, Segment& segment) {
+    for (; request_ <= range_.z; ++request_) {
+      const int request = request_;
+      const int tokens = params_.q_tokens != nullptr ? min(max(params_.q_tokens[request], 0), params_.s_q) : params_.s_q;
+      if (row_tile * kRows >= tokens * params_.heads) continue;
+      const int length = min(max(params_.lengths[request], 0), params_.max_length);
+      const BlockRange blocks = block_range(length, tokens, params_.window, params_.max_length);
+      const int begin = request == range_.x ? range_.y : 0;
+      const int end = request == range_.z ? min(range_.w, blocks.count) : blocks.count;
+      if (begin >= end) continue;
+      const int32_t* entry = params_.schedule + params_.layout.requests_at() + 2 * request;
+      const int splits = entry[3] - entry[1];
+      segment.request = request;
+      segment.length = length;
+      segment.tokens = tokens;
+      segment.first_block = blocks.first + begin;
+      segment.blocks = end - begin;
+      segment.split = splits == 1 ? -1 : entry[1] + part_ - entry[0] / share_;
+      ++request_;
+      return true;
+    }
+    return false;
+  }
+
+ private:
+  const Params& params_;
+  int4 range_;
+  int share_;
+  int part_;
+  int request_;
+};
+
+// --- loading -----------------------------------------------------------------------------------------------------------------------------------
+
+class Loader {
+ public:
+  __device__ Loader(const Params& params, SharedStorage& shared, int row_tile) : params_(params), shared_(shared), row_tile_(row_tile) {}
+
+  // By one warp.
+  __device__ void run() {
+    SegmentWalk walk(params_);
+    Segment segment;
+    while (walk.next(row_tile_, segment)) {
+      load_q(segment);
+      for (int block = 0; block < segment.blocks; ++block) load_block(segment, segment.first_block + block, block % 2);
+    }
+  }
+
+ private:
+  static constexpr uint64_t kHint = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
+
+  __device__ void load_q(const Segment& segment) {
+    shared_.q_free.wait(q_phase_ ^ 1);
+    q_phase_ ^= 1;
+    if (threadIdx.x % 32 == 0) {
+      shared_.q_filled.arrive_and_expect_tx(kChunks * kChunkBytes);
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        cute::SM90_TMA_LOAD_3D::copy(&params_.q, reinterpret_cast<uint64_t*>(&shared_.q_filled), kHint, shared_.q[chunk], chunk * kChunk,
+                                     row_tile_ * kRows, segment.request);
+      }
+    }
+  }
+
+  // Only pages that hold tokens are touched: a block table is not defined behind the length. Page numbers outside the cache read as zeros.
+  __device__ void load_block(const Segment& segment, int block, int buffer) {
+    const int first_token = block * kBlock;
+    const int tokens = min(segment.length - first_token, kBlock);
+    const int page_size = 1 << params_.page_shift;
+    const int box_rows = min(page_size, kBlock);
+    const int boxes = (tokens + box_rows - 1) / box_rows;
+    const int lane = threadIdx.x % 32;
+    const int32_t* table = params_.block_table + segment.request * params_.block_table_ld;
+    // Two page numbers a lane cover 64 pages of one token.
+    int pages[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int box = lane + 32 * i;
+      pages[i] = box < boxes ? __ldg(table + ((first_token + box * box_rows) >> params_.page_shift)) : 0;
+    }
+    uint32_t& phase = k_phase_[buffer];
+    shared_.k_free[buffer].wait(phase ^ 1);
+    phase ^= 1;
+    const uint32_t bytes = kChunksPerBarrier * boxes * box_rows * 128;
+    if (lane == 0) {
+#pragma unroll
+      for (int part = 0; part < kBarriersPerBlock; ++part) shared_.k_filled[buffer][part].arrive_and_expect_tx(bytes);
+    }
+    __syncwarp();
+    // Box by box for each third of the dims, so that scores of the first third can start early; lanes share the issue of many small boxes.
+#pragma unroll
+    for (int part = 0; part < kBarriersPerBlock; ++part) {
+      auto* barrier = reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][part]);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int box = lane + 32 * i;
+        if (box < boxes) {
+          const int row = (first_token + box * box_rows) & (page_size - 1);
+#pragma unroll
+          for (int c = 0; c < kChunksPerBarrier; ++c) {
+            const int chunk = part * kChunksPerBarrier + c;
+            cute::SM90_TMA_LOAD_3D::copy(&params_.cache, barrier, kHint, shared_.k[buffer][chunk] + box * box_rows * 128, chunk * kChunk, row,
+                                         pages[i]);
+          }
+        }
+      }
+    }
+  }
+
+  const Params& params_;
+  SharedStorage& shared_;
+  int row_tile_;
+  uint32_t q_phase_ = 0;
+  uint32_t k_phase_[2] = {0, 0};
+};
+
+// --- matrix products -----------------------------------------------------------------------------------------------------------------------------
+
+using ScoreAtom = cute::SM90::GMMA::MMA_64x64x16_F32BF16BF16_SS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
+using ValueAtom = cute::SM90::GMMA::MMA_64x256x16_F32BF16BF16_SS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::MN>;
+
+template <class Atom, size_t... kIndex>
+__device__ void mma(uint64_t a, uint64_t b, float (&d)[sizeof...(kIndex)], cute::SM90::GMMA::ScaleOut scale, std::index_sequence<kIndex...>) {
+  Atom::fma(a, b, d[kIndex]..., scale);
+}
+
+// V as an operand whose N dimension is contiguous: 64-wide column groups a chunk apart (leading offset), 8-row groups 1024 bytes apart.
+__device__ inline uint64_t value_descriptor(const void* tile) {
+  constexpr uint64_t kLeading = uint64_t{kChunkBytes / 16} << 16;
+  return (tile::swizzled_descriptor(tile) & ~(uint64_t{0x3fff} << 16)) | kLeading;
+}
+
+class MathGroup {
+ public:
+  __device__ MathGroup(const Params& params, SharedStorage& shared, int row_tile, int group)
+      : params_(params), shared_(shared), row_tile_(row_tile), group_(group) {
+    row_ = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+  }
+
+  __device__ void run() {
+    SegmentWalk walk(params_);
+    Segment segment;
+    while (walk.next(row_tile_, segment)) {
+      begin(segment);
+      shared_.q_filled.wait(q_phase_);
+      q_phase_ ^= 1;
+      for (int block = 0; block < segment.blocks; block += 2) {
+        const bool pair = block + 1 < segment.blocks;
+        const bool last = block + 2 >= segment.blocks;  // Q is read no more once its scores are there: the next request's may come
+        if (group_ == 0) {
+          step_of_group_0(segment, segment.first_block + block, pair, last);
+        } else {
+          step_of_group_1(segment, segment.first_block + block, pair, last);
+        }
+      }
+      finish(segment);
+    }
+  }
+
+ private:
+  static constexpr int kOut = 128;    // of a thread in O [64, 256]
+  static constexpr int kScores = 32;  // of a thread in S [64, 64]
+
+  __device__ void begin(const Segment& segment) {
+#pragma unroll
+    for (int i = 0; i < kOut; ++i) out_[i] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      maximum_[i] = -INFINITY;
+      sum_[i] = 0.0f;
+      const int row = row_tile_ * kRows + row_ + 8 * i;
+      const int token = row / params_.heads;
+      // Bottom-right causal: the last query token sees all keys.
+      limit_[i] = params_.causal ? segment.length - (segment.tokens - 1 - token) : segment.length;
+      start_[i] = params_.window > 0 ? limit_[i] - params_.window : 0;
+    }
+  }
+
+  __device__ void group_barrier() const { cutlass::arch::NamedBarrier::sync(128, group_ == 0 ? kGroup0 : kGroup1); }
+
+  __device__ static void release(FreeBarrier& barrier) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier.arrive();
+  }
+
+  __device__ void wait_filled(int buffer, uint32_t phase) {
+#pragma unroll
+    for (int part = 0; part < kBarriersPerBlock; ++part) shared_.k_filled[buffer][part].wait(phase);
+  }
+
+  // S = Q K^T, started as the thirds of the block arrive, and waited for.
+  __device__ void compute_scores(int buffer, uint32_t phase, float (&scores)[kScores]) {
+    const uint64_t q = tile::swizzled_descriptor(shared_.q[0]);
+    const uint64_t k = tile::swizzled_descriptor(shared_.k[buffer][0]);
+    tile::fence_accumulators(scores);
+#pragma unroll
+    for (int part = 0; part < kBarriersPerBlock; ++part) {
+      shared_.k_filled[buffer][part].wait(phase);
+      cute::warpgroup_arrive();
+#pragma unroll
+      for (int c = 0; c < kChunksPerBarrier; ++c) {
+        const int chunk = part * kChunksPerBarrier + c;
+#pragma unroll
+        for (int step = 0; step < 4; ++step) {
+          const auto scale = chunk + step == 0 ? cute::SM90::GMMA::ScaleOut::Zero : cute::SM90::GMMA::ScaleOut::One;
+          const uint64_t offset = chunk * (kChunkBytes / 16) + step * 2;
+          mma<ScoreAtom>(q + offset, k + offset, scores, scale, std::make_index_sequence<kScores>{});
+        }
+      }
+      cute::warpgroup_commit_batch();
+    }
+    tile::fence_accumulators(scores);
+  }
+
+  // O += P V for this group's 256 columns; started, not waited for.
+  __device__ void start_values(int buffer) {
+    const uint64_t p = tile::swizzled_descriptor(shared_.k[buffer][kChunks - 1]);
+    const uint64_t v = value_descriptor(shared_.k[buffer][group_ * (kValueChunks / 2)]);
+    tile::fence_accumulators(out_);
+    cute::warpgroup_arrive();
+#pragma unroll
+    for (int step = 0; step < kBlock / 16; ++step) {
+      mma<ValueAtom>(p + step * 2, v + step * (2 * 1024 / 16), out_, cute::SM90::GMMA::ScaleOut::One, std::make_index_sequence<kOut>{});
+    }
+    cute::warpgroup_commit_batch();
+    tile::fence_accumulators(out_);
+  }
+
+  __device__ void finish_values() {
+    cute::warpgroup_wait<0>();
+    tile::fence_accumulators(out_);
+  }
+
+  // Rows of V behind the length hold whatever the cache held, NaN perhaps, and 0 * NaN is NaN.
+  __device__ void clear_tail(int buffer, int tokens) {
+    const int thread = threadIdx.x % 128;
+    for (int row = tokens + thread / 8; row < kBlock; row += 16) {
+#pragma unroll
+      for (int chunk = 0; chunk < kValueChunks; ++chunk) {
+        *reinterpret_cast<uint4*>(shared_.k[buffer][chunk] + row * 128 + thread % 8 * 16) = make_uint4(0, 0, 0, 0);
+      }
+    }
+  }
+
+  // Probabilities of this block, written over the rope chunk; maxima, sums and rescale factors brought up to date and published.
+  __device__ void softmax(const Segment& segment, int block, int buffer, float (&scores)[kScores], float (&rescale)[2]) {
+    const int first_token = block * kBlock;
+    const int column = first_token + threadIdx.x % 4 * 2;
+    const bool whole = first_token + kBlock <= segment.length - (params_.causal ? segment.tokens - 1 : 0) &&
+                       (params_.window == 0 || first_token >= segment.length - params_.window);
+    if (!whole) {
+#pragma unroll
+      for (int i = 0; i < kScores; ++i) {
+        const int token = column + i / 4 * 8 + i % 2;
+        const int row = i / 2 % 2;
+        if (token >= limit_[row] || token < start_[row]) scores[i] = -INFINITY;
+      }
+    }
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      float largest = -INFINITY;
+#pragma unroll
+      for (int i = 0; i < kScores; i += 4) largest = fmaxf(largest, fmaxf(scores[i + 2 * row], scores[i + 2 * row + 1]));
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+      largest *= params_.scale_log2;
+      // A maximum that is up to 2^8 too small does no harm (probabilities are BF16 floats), and moving it seldom saves rescaling O.
+      constexpr float kSlack = 8.0f;
+      rescale[row] = 1.0f;
+      if (largest > maximum_[row] + kSlack || maximum_[row] == -INFINITY) {
+        rescale[row] = maximum_[row] == -INFINITY ? 1.0f : exp2f(maximum_[row] - largest);
+        maximum_[row] = largest;
+      }
+      const float base = maximum_[row] == -INFINITY ? 0.0f : maximum_[row];
+      float sum = 0.0f;
+#pragma unroll
+      for (int i = 0; i < kScores; i += 4) {
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          float& value = scores[i + 2 * row + j];
+          value = exp2f(fmaf(value, params_.scale_log2, -base));
+          sum += value;
+        }
+      }
+      sum_[row] = sum_[row] * rescale[row] + sum;
+    }
+    store_probabilities(buffer, scores);
+    if (threadIdx.x % 4 == 0) {
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        shared_.maximum[group_][row_ + 8 * row] = maximum_[row];
+        shared_.rescale[group_][row_ + 8 * row] = rescale[row];
+      }
+    }
+  }
+
+  __device__ void store_probabilities(int buffer, const float (&scores)[kScores]) {
+    uint8_t* target = shared_.k[buffer][kChunks - 1];
+    const int lane = threadIdx.x % 32;
+    const int row = threadIdx.x % 128 / 32 * 16 + lane % 16;
+#pragma unroll
+    for (int i = 0; i < kScores; i += 8) {  // 16 columns
+      const uint32_t inside = row * 128 + i * 4 + lane / 16 * 16;
+      uint32_t words[4];
+#pragma unroll
+      for (int pair = 0; pair < 4; ++pair) {
+        const __nv_bfloat162 values = __floats2bfloat162_rn(scores[i + 2 * pair], scores[i + 2 * pair + 1]);
+        memcpy(&words[pair], &values, sizeof values);
+      }
+      cute::SM90_U32x4_STSM_N::copy(words[0], words[1], words[2], words[3],
+                                    *reinterpret_cast<cute::uint128_t*>(target + (inside ^ ((inside >> 7 & 7) << 4))));
+    }
+  }
+
+  __device__ void scale_out(const float (&factor)[2]) {
+    if (!__any_sync(0xffffffffu, factor[0] != 1.0f || factor[1] != 1.0f)) return;
+#pragma unroll
+    for (int i = 0; i < kOut; ++i) out_[i] *= factor[i / 2 % 2];
+  }
+
+  // Takes over the other group's maxima after its softmax.
+  __device__ void follow(int other) {
+    float factor[2];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      maximum_[row] = shared_.maximum[other][row_ + 8 * row];
+      factor[row] = shared_.rescale[other][row_ + 8 * row];
+      sum_[row] *= factor[row];
+    }
+    scale_out(factor);
+  }
+
+  __device__ void prepare_probabilities(const Segment& segment, int block, int buffer, float (&scores)[kScores], float (&rescale)[2]) {
+    softmax(segment, block, buffer, scores, rescale);
+    const int tokens = segment.length - block * kBlock;
+    if (tokens < kBlock) {
+      wait_filled(buffer, k_phase_[buffer]);  // zeros must come after what the copies bring
+      clear_tail(buffer, tokens);
+    }
+    cutlass::arch::fence_view_async_shared();  // the tensor core reads what ordinary stores wrote
+  }
+
+  __device__ void step_of_group_0(const Segment& segment, int block, bool pair, bool last) {
+    float scores[kScores];
+    float rescale[2];
+    compute_scores(0, k_phase_[0], scores);
+    cute::warpgroup_wait<0>();
+    tile::fence_accumulators(scores);
+    if (last) release(shared_.q_free);
+    prepare_probabilities(segment, block, 0, scores, rescale);
+    group_barrier();
+    cutlass::arch::NamedBarrier::arrive(256, kP0Ready);
+    scale_out(rescale);
+    start_values(0);
+    finish_values();
+    end_block(0);
+    if (pair) {
+      cutlass::arch::NamedBarrier::sync(256, kP1Ready);
+      wait_filled(1, k_phase_[1]);
+      follow(1);
+      start_values(1);
+      finish_values();
+      end_block(1);
+    }
+  }
+
+  __device__ void step_of_group_1(const Segment& segment, int block, bool pair, bool last) {
+    float scores[kScores];
+    float rescale[2];
+    if (pair) {
+      compute_scores(1, k_phase_[1], scores);
+      cute::warpgroup_wait<0>();
+      tile::fence_accumulators(scores);
+    }
+    if (last) release(shared_.q_free);
+    cutlass::arch::NamedBarrier::sync(256, kP0Ready);
+    wait_filled(0, k_phase_[0]);
+    follow(0);
+    start_values(0);
+    if (pair) {
+      // Under the product just started.
+      prepare_probabilities(segment, block + 1, 1, scores, rescale);
+      group_barrier();
+      cutlass::arch::NamedBarrier::arrive(256, kP1Ready);
+    }
+    finish_values();
+    end_block(0);
+    if (pair) {
+      scale_out(rescale);
+      start_values(1);
+      finish_values();
+      end_block(1);
+    }
+  }
+
+  __device__ void end_block(int buffer) {
+    release(shared_.k_free[buffer]);
+    k_phase_[buffer] ^= 1;
+  }
+
+  // Both groups' sums together, then the result or a partial one.
+  __device__ void finish(const Segment& segment) {
+    float sums[2];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      sum_[row] += __shfl_xor_sync(0xffffffffu, sum_[row], 1);
+      sum_[row] += __shfl_xor_sync(0xffffffffu, sum_[row], 2);
+      if (threadIdx.x % 4 == 0) shared_.sum[group_][row_ + 8 * row] = sum_[row];
+    }
+    cutlass::arch::NamedBarrier::sync(256, kSumsReady);
+#pragma unroll
+    for (int row = 0; row < 2; ++row) sums[row] = shared_.sum[0][row_ + 8 * row] + shared_.sum[1][row_ + 8 * row];
+    cutlass::arch::NamedBarrier::sync(256, kSumsReady);  // without it the next segment's sums could overwrite these before they are read
+
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const int r = row_tile_ * kRows + row_ + 8 * row;
+      const int token = r / params_.heads;
+      const int head = r % params_.heads;
+      if (token >= segment.tokens) continue;
+      const float lse = sums[row] > 0.0f ? maximum_[row] + log2f(sums[row]) : -INFINITY;
+      if (segment.split >= 0) {
+        const int64_t slot = (int64_t{segment.split} * params_.row_tiles + row_tile_) * kRows + row_ + 8 * row;
+        const float factor = sums[row] > 0.0f ? 1.0f / sums[row] : 0.0f;
+        float* target = params_.partial_out + slot * kValueDim + group_ * 256 + threadIdx.x % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < kOut; i += 4) {
+          *reinterpret_cast<float2*>(target + i * 2) = make_float2(out_[i + 2 * row] * factor, out_[i + 2 * row + 1] * factor);
+        }
+        if (group_ == 0 && threadIdx.x % 4 == 0) params_.partial_lse[slot] = lse;
+      } else {
+        float total = sums[row];
+        if (params_.sink != nullptr && total > 0.0f) total += exp2f(params_.sink[head] * 1.44269504f - maximum_[row]);
+        const float factor = total > 0.0f ? 1.0f / total : 0.0f;
+        auto* target = static_cast<__nv_bfloat16*>(params_.out) +
+                       ((int64_t{segment.request} * params_.s_q + token) * params_.heads + head) * kValueDim + group_ * 256 + threadIdx.x % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < kOut; i += 4) {
+          *reinterpret_cast<__nv_bfloat162*>(target + i * 2) = __floats2bfloat162_rn(out_[i + 2 * row] * factor, out_[i + 2 * row + 1] * factor);
+        }
+        if (group_ == 0 && threadIdx.x % 4 == 0) {
+          params_.lse[(int64_t{segment.request} * params_.heads + head) * params_.s_q + token] =
+              sums[row] > 0.0f ? lse * 0.693147181f : INFINITY;
+        }
+      }
+    }
+  }
+
+  const Params& params_;
+  SharedStorage& shared_;
+  int row_tile_;
+  int group_;
+  int row_;  // this thread's first row of the tile; the second is 8 further down
+  uint32_t q_phase_ = 0;
+  uint32_t k_phase_[2] = {0, 0};
+  float out_[kOut];
+  float maximum_[2];
+  float sum_[2];
+  int limit_[2];
+  int start_[2];
+};
+
+__global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ Params params) {
+  extern __shared__ __align__(1024) uint8_t memory[];
+  SharedStorage& shared = *reinterpret_cast<SharedStorage*>(memory);
+  if (threadIdx.x == 0) {
+    cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.q));
+    cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.cache));
+    shared.q_filled.init(1);
+    shared.q_free.init(8);
+    for (int buffer = 0; buffer < 2; ++buffer) {
+      for (int part = 0; part < kBarriersPerBlock; ++part) shared.k_filled[buffer][part].init(1);
+      shared.k_free[buffer].init(8);
+    }
+    cutlass::arch::fence_barrier_init();
+  }
+  __syncthreads();
+  const int row_tile = blockIdx.x % params.row_tiles;
+  const int group = cutlass::canonical_warp_group_idx();
+  if (group == 0) {
+    cutlass::arch::warpgroup_reg_dealloc<40>();
+    if (threadIdx.x < 32) Loader(params, shared, row_tile).run();
+  } else {
+    cutlass::arch::warpgroup_reg_alloc<232>();
+    MathGroup(params, shared, row_tile, group - 1).run();
+  }
+}
+
+// --- merging partial results -------------------------------------------------------------------------------------------------------------------
+
+inline constexpr int kCombineThreads = 128;
+
+// A CTA a query row: 4 values a thread. Rows of requests in one piece are done already; those without keys get 0 and +inf.
+__global__ void __launch_bounds__(kCombineThreads) combine_kernel(const __grid_constant__ Params params) {
+  const int rows = params.s_q * params.heads;
+  const int request = blockIdx.x / rows;
+  const int row = blockIdx.x % rows;
+  const int token = row / params.heads;
+  const int head = row % params.heads;
+  cudaGridDependencySynchronize();  // everything below reads what the decode kernel and the schedule wrote
+  const int tokens = params.q_tokens != nullptr ? min(max(params.q_tokens[request], 0), params.s_q) : params.s_q;
+  if (token >= tokens) return;
+  const int32_t* entry = params.schedule + params.layout.requests_at() + 2 * request;
+  const int first = entry[1];
+  const int splits = entry[3] - first;
+  if (splits == 1) return;
+
+  const int64_t stride = int64_t{params.row_tiles} * kRows;
+  const int64_t slot = int64_t{first} * stride + row;
+  float largest = -INFINITY;
+  for (int split = 0; split < splits; ++split) largest = fmaxf(largest, params.partial_lse[slot + split * stride]);
+  const float base = largest == -INFINITY ? 0.0f : largest;
+  float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  float weights = 0.0f;
+  for (int split = 0; split < splits; ++split) {
+    const float weight = exp2f(params.partial_lse[slot + split * stride] - base);
+    const float4 part = *reinterpret_cast<const float4*>(params.partial_out + (slot + split * stride) * kValueDim + threadIdx.x * 4);
+    weights += weight;
+    sum.x = fmaf(weight, part.x, sum.x);
+    sum.y = fmaf(weight, part.y, sum.y);
+    sum.z = fmaf(weight, part.z, sum.z);
+    sum.w = fmaf(weight, part.w, sum.w);
+  }
+  float total = weights;
+  if (params.sink != nullptr && weights > 0.0f) total += exp2f(params.sink[head] * 1.44269504f - base);
+  const float factor = total > 0.0f ? 1.0f / total : 0.0f;
+  __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(sum.x * factor, sum.y * factor), __floats2bfloat162_rn(sum.z * factor, sum.w * factor)};
+  uint2 words;
+  memcpy(&words, pairs, sizeof words);
+  auto* target = static_cast<__nv_bfloat16*>(params.out) + ((int64_t{request} * params.s_q + token) * params.heads + head) * kValueDim;
+  *reinterpret_cast<uint2*>(target + threadIdx.x * 4) = words;
+  if (threadIdx.x == 0) {
+    params.lse[(int64_t{request} * params.heads + head) * params.s_q + token] = weights > 0.0f ? (base + log2f(weights)) * 0.693147181f : INFINITY;
+  }
+}
+
+}  // namespace h4j::mla
