@@ -22,16 +22,22 @@ inline constexpr int kBarriersPerBlock = kChunks / kChunksPerBarrier;
 // What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances.
 inline constexpr int kRequestOverheadBlocks = 2;
 
+// What a partial result costs all parts together, in blocks: 64 rows of 512 floats written and read again against 64 tokens of 576 BF16 values.
+inline constexpr float kPartialBlocks = 2.0f * kRows * kValueDim * 4 / (kBlock * kTokenDim * 2);
+// Shares that the schedule tries: the even one, and some a little larger that may cut fewer requests.
+inline constexpr int kShares = 8;
+
 // The schedule, int32 values in device memory, written once per decode step and read by every layer's launch:
-//   header   [4]               blocks a part (cost units), parts, batch, 0
-//   parts    [parts][4]        first request, its first block; last request, its end block (both counted from the request's first block)
+//   header   [8]               blocks a part (cost units), parts, batch, 0 ...
+//   parts    [parts][8]        first request, last request, end block of the last (counted from its first block), 0; and the stretch of the first request:
+//                              its length, query tokens, absolute first block, blocks. So a part starts loading after one read.
 //   requests [max_batch][2]    where the request's cost begins; its first partial result (prefix of splits); one more entry closes the table
 struct ScheduleLayout {
   int parts;
   int max_batch;
 
-  constexpr int64_t parts_at() const { return 4; }
-  constexpr int64_t requests_at() const { return 4 + int64_t{4} * parts; }
+  constexpr int64_t parts_at() const { return 8; }
+  constexpr int64_t requests_at() const { return parts_at() + int64_t{8} * parts; }
   constexpr int64_t size() const { return requests_at() + int64_t{2} * (max_batch + 1); }
   // Partial results of one row tile: a part begins at most one request that it does not finish, and ends at most one.
   constexpr int64_t max_splits() const { return int64_t{parts} + max_batch; }
@@ -45,6 +51,7 @@ struct ScheduleParams {
   int32_t s_q;
   int32_t window;            // 0: none
   int32_t max_length;        // longer lengths are cut to it
+  float partial_cost;        // of a partial result, in blocks of one part
   ScheduleLayout layout;
 };
 

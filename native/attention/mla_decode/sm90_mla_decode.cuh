@@ -1,6 +1,6 @@
 // MLA decode in the absorbed form: multi-query attention with keys of 576 and values of 512 dims, values being the first part of the keys.
 //
-// A CTA holds 64 query rows. A loading warp brings cached tokens, 64 at a time, into two buffers; two math warp groups work on pairs of blocks:
+// A CTA holds 64 query rows. A loading warp group brings cached tokens, 64 at a time, into two buffers; two math warp groups work on pairs of blocks:
 //
 //   group 0                                    group 1
 //   S0 = Q K0^T                                S1 = Q K1^T
@@ -57,50 +57,55 @@ struct Segment {
   int tokens;       // of the query
   int first_block;  // absolute
   int blocks;
-  int split;        // index of the partial result, -1: the request is not split
 };
 
 // The segments of this CTA's part, in the same order for every warp.
 class SegmentWalk {
  public:
-  __device__ explicit SegmentWalk(const Params& params) : params_(params) {
-    const int part = blockIdx.x / params.row_tiles;
-    range_ = reinterpret_cast<const int4*>(params.schedule + params.layout.parts_at())[part];
+  __device__ explicit SegmentWalk(const Params& params) : params_(params), part_(static_cast<int>(blockIdx.x) / params.row_tiles) {
+    const int4* entry = reinterpret_cast<const int4*>(params.schedule + params.layout.parts_at()) + 2 * part_;
+    range_ = entry[0];
+    stretch_ = entry[1];
     share_ = params.schedule[0];
-    part_ = part;
     request_ = range_.x;
   }
 
   // Requests without work for this row tile are passed over.
   __device__ bool next(int row_tile, Segment& segment) {
-    for (; request_ <= range_.z; ++request_) {
-      const int request = request_;
-      const int tokens = params_.q_tokens != nullptr ? min(max(params_.q_tokens[request], 0), params_.s_q) : params_.s_q;
-      if (row_tile * kRows >= tokens * params_.heads) continue;
-      const int length = min(max(params_.lengths[request], 0), params_.max_length);
-      const BlockRange blocks = block_range(length, tokens, params_.window, params_.max_length);
-      const int begin = request == range_.x ? range_.y : 0;
-      const int end = request == range_.z ? min(range_.w, blocks.count) : blocks.count;
-      if (begin >= end) continue;
-      const int32_t* entry = params_.schedule + params_.layout.requests_at() + 2 * request;
-      const int splits = entry[3] - entry[1];
-      segment.request = request;
-      segment.length = length;
-      segment.tokens = tokens;
-      segment.first_block = blocks.first + begin;
-      segment.blocks = end - begin;
-      segment.split = splits == 1 ? -1 : entry[1] + part_ - entry[0] / share_;
+    for (; request_ <= range_.y; ++request_) {
+      segment.request = request_;
+      if (request_ == range_.x) {
+        segment.length = stretch_.x;
+        segment.tokens = stretch_.y;
+        segment.first_block = stretch_.z;
+        segment.blocks = stretch_.w;
+      } else {
+        segment.tokens = params_.q_tokens != nullptr ? min(max(params_.q_tokens[request_], 0), params_.s_q) : params_.s_q;
+        segment.length = min(max(params_.lengths[request_], 0), params_.max_length);
+        const BlockRange blocks = segment.tokens > 0 ? block_range(segment.length, segment.tokens, params_.window, params_.max_length) : BlockRange{0, 0};
+        segment.first_block = blocks.first;
+        segment.blocks = request_ == range_.y ? min(range_.z, blocks.count) : blocks.count;
+      }
+      if (segment.blocks <= 0 || row_tile * kRows >= segment.tokens * params_.heads) continue;
       ++request_;
       return true;
     }
     return false;
   }
 
+  // Index of the partial result of a segment, -1 where its request is in one piece. Read when it is needed, so that no load waits for it.
+  __device__ int split(const Segment& segment) const {
+    const int32_t* entry = params_.schedule + params_.layout.requests_at() + 2 * segment.request;
+    const int splits = entry[3] - entry[1];
+    return splits == 1 ? -1 : entry[1] + part_ - entry[0] / share_;
+  }
+
  private:
   const Params& params_;
-  int4 range_;
-  int share_;
   int part_;
+  int4 range_;
+  int4 stretch_;
+  int share_;
   int request_;
 };
 
@@ -110,23 +115,24 @@ class Loader {
  public:
   __device__ Loader(const Params& params, SharedStorage& shared, int row_tile) : params_(params), shared_(shared), row_tile_(row_tile) {}
 
-  // By one warp.
+  // By all four warps: one warp issues a copy every 34 ns, whatever its size, which small pages would feel.
   __device__ void run() {
     SegmentWalk walk(params_);
     Segment segment;
     while (walk.next(row_tile_, segment)) {
-      load_q(segment);
+      if (threadIdx.x < 32) load_q(segment);
       for (int block = 0; block < segment.blocks; ++block) load_block(segment, segment.first_block + block, block % 2);
     }
   }
 
  private:
   static constexpr uint64_t kHint = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
+  static constexpr int kWarps = 4;
 
   __device__ void load_q(const Segment& segment) {
     shared_.q_free.wait(q_phase_ ^ 1);
     q_phase_ ^= 1;
-    if (threadIdx.x % 32 == 0) {
+    if (threadIdx.x == 0) {
       shared_.q_filled.arrive_and_expect_tx(kChunks * kChunkBytes);
       for (int chunk = 0; chunk < kChunks; ++chunk) {
         cute::SM90_TMA_LOAD_3D::copy(&params_.q, reinterpret_cast<uint64_t*>(&shared_.q_filled), kHint, shared_.q[chunk], chunk * kChunk,
@@ -142,40 +148,29 @@ class Loader {
     const int page_size = 1 << params_.page_shift;
     const int box_rows = min(page_size, kBlock);
     const int boxes = (tokens + box_rows - 1) / box_rows;
-    const int lane = threadIdx.x % 32;
     const int32_t* table = params_.block_table + segment.request * params_.block_table_ld;
-    // Two page numbers a lane cover 64 pages of one token.
-    int pages[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int box = lane + 32 * i;
-      pages[i] = box < boxes ? __ldg(table + ((first_token + box * box_rows) >> params_.page_shift)) : 0;
-    }
+    const int warp = threadIdx.x / 32;
+    // A warp's boxes are every fourth; their page numbers are read before the wait, one a lane.
+    const int own_box = warp + kWarps * static_cast<int>(threadIdx.x % 32);
+    const int own_page = own_box < boxes ? __ldg(table + ((first_token + own_box * box_rows) >> params_.page_shift)) : 0;
     uint32_t& phase = k_phase_[buffer];
     shared_.k_free[buffer].wait(phase ^ 1);
     phase ^= 1;
-    const uint32_t bytes = kChunksPerBarrier * boxes * box_rows * 128;
-    if (lane == 0) {
+    if (threadIdx.x == 0) {
 #pragma unroll
-      for (int part = 0; part < kBarriersPerBlock; ++part) shared_.k_filled[buffer][part].arrive_and_expect_tx(bytes);
+      for (int part = 0; part < kBarriersPerBlock; ++part) {
+        // Copies of other warps may already have ended: the barrier waits for this arrival too.
+        shared_.k_filled[buffer][part].arrive_and_expect_tx(kChunksPerBarrier * boxes * box_rows * 128);
+      }
     }
-    __syncwarp();
-    // Box by box for each third of the dims, so that scores of the first third can start early; lanes share the issue of many small boxes.
+    // Third by third of the dims, so that scores of the first can start early.
+    if (own_box < boxes) {
+      const int row = (first_token + own_box * box_rows) & (page_size - 1);
 #pragma unroll
-    for (int part = 0; part < kBarriersPerBlock; ++part) {
-      auto* barrier = reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][part]);
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int box = lane + 32 * i;
-        if (box < boxes) {
-          const int row = (first_token + box * box_rows) & (page_size - 1);
-#pragma unroll
-          for (int c = 0; c < kChunksPerBarrier; ++c) {
-            const int chunk = part * kChunksPerBarrier + c;
-            cute::SM90_TMA_LOAD_3D::copy(&params_.cache, barrier, kHint, shared_.k[buffer][chunk] + box * box_rows * 128, chunk * kChunk, row,
-                                         pages[i]);
-          }
-        }
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        auto* barrier = reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][chunk / kChunksPerBarrier]);
+        cute::SM90_TMA_LOAD_3D::copy(&params_.cache, barrier, kHint, shared_.k[buffer][chunk] + own_box * box_rows * 128, chunk * kChunk, row,
+                                     own_page);
       }
     }
   }
@@ -215,6 +210,7 @@ class MathGroup {
     Segment segment;
     while (walk.next(row_tile_, segment)) {
       begin(segment);
+      const int split = walk.split(segment);
       shared_.q_filled.wait(q_phase_);
       q_phase_ ^= 1;
       for (int block = 0; block < segment.blocks; block += 2) {
@@ -226,7 +222,7 @@ class MathGroup {
           step_of_group_1(segment, segment.first_block + block, pair, last);
         }
       }
-      finish(segment);
+      finish(segment, split);
     }
   }
 
@@ -440,30 +436,43 @@ class MathGroup {
   __device__ void step_of_group_1(const Segment& segment, int block, bool pair, bool last) {
     float scores[kScores];
     float rescale[2];
-    if (pair) {
-      compute_scores(1, k_phase_[1], scores);
-      cute::warpgroup_wait<0>();
-      tile::fence_accumulators(scores);
-    }
-    if (last) release(shared_.q_free);
+    // With one row tile memory decides: block 0 is given back as soon as it can be, without waiting for block 1. With more the tensor core decides: its
+    // scores of block 1 come first, under group 0's softmax.
+    const bool scores_first = params_.row_tiles > 1;
+    if (pair && scores_first) finish_scores(last, scores);
     cutlass::arch::NamedBarrier::sync(256, kP0Ready);
     wait_filled(0, k_phase_[0]);
     follow(0);
     start_values(0);
-    if (pair) {
-      // Under the product just started.
-      prepare_probabilities(segment, block + 1, 1, scores, rescale);
-      group_barrier();
-      cutlass::arch::NamedBarrier::arrive(256, kP1Ready);
-    }
+    if (pair && scores_first) publish_probabilities(segment, block + 1, scores, rescale);  // under the product just started
     finish_values();
     end_block(0);
-    if (pair) {
-      scale_out(rescale);
-      start_values(1);
-      finish_values();
-      end_block(1);
+    if (!pair) {
+      if (last) release(shared_.q_free);
+      return;
     }
+    if (!scores_first) {
+      finish_scores(last, scores);
+      publish_probabilities(segment, block + 1, scores, rescale);
+    }
+    scale_out(rescale);
+    start_values(1);
+    finish_values();
+    end_block(1);
+  }
+
+  // Scores of block 1.
+  __device__ void finish_scores(bool last, float (&scores)[kScores]) {
+    compute_scores(1, k_phase_[1], scores);
+    cute::warpgroup_wait<0>();
+    tile::fence_accumulators(scores);
+    if (last) release(shared_.q_free);
+  }
+
+  __device__ void publish_probabilities(const Segment& segment, int block, float (&scores)[kScores], float (&rescale)[2]) {
+    prepare_probabilities(segment, block, 1, scores, rescale);
+    group_barrier();
+    cutlass::arch::NamedBarrier::arrive(256, kP1Ready);
   }
 
   __device__ void end_block(int buffer) {
@@ -472,7 +481,7 @@ class MathGroup {
   }
 
   // Both groups' sums together, then the result or a partial one.
-  __device__ void finish(const Segment& segment) {
+  __device__ void finish(const Segment& segment, int split) {
     float sums[2];
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
@@ -492,8 +501,8 @@ class MathGroup {
       const int head = r % params_.heads;
       if (token >= segment.tokens) continue;
       const float lse = sums[row] > 0.0f ? maximum_[row] + log2f(sums[row]) : -INFINITY;
-      if (segment.split >= 0) {
-        const int64_t slot = (int64_t{segment.split} * params_.row_tiles + row_tile_) * kRows + row_ + 8 * row;
+      if (split >= 0) {
+        const int64_t slot = (int64_t{split} * params_.row_tiles + row_tile_) * kRows + row_ + 8 * row;
         const float factor = sums[row] > 0.0f ? 1.0f / sums[row] : 0.0f;
         float* target = params_.partial_out + slot * kValueDim + group_ * 256 + threadIdx.x % 4 * 2;
 #pragma unroll
@@ -552,7 +561,7 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
   const int group = cutlass::canonical_warp_group_idx();
   if (group == 0) {
     cutlass::arch::warpgroup_reg_dealloc<40>();
-    if (threadIdx.x < 32) Loader(params, shared, row_tile).run();
+    Loader(params, shared, row_tile).run();
   } else {
     cutlass::arch::warpgroup_reg_alloc<232>();
     MathGroup(params, shared, row_tile, group - 1).run();

@@ -1,4 +1,4 @@
-// The schedule of a decode step: equal pieces of all requests' blocks, by prefix sums, with no serial walk.
+// The schedule of a decode step: equal shares of all requests' blocks, by prefix sums, with no serial walk.
 #pragma once
 
 #include "attention/mla_decode/mla_decode_layout.h"
@@ -7,12 +7,46 @@ namespace h4j::mla {
 
 inline constexpr int kScheduleThreads = 512;
 
+__device__ inline int query_tokens(const ScheduleParams& params, int request) {
+  return params.q_tokens != nullptr ? min(max(params.q_tokens[request], 0), params.s_q) : params.s_q;
+}
+
 __device__ inline BlockRange request_blocks(const ScheduleParams& params, int request) {
   if (request >= params.batch) return {0, 0};
-  const int tokens = params.q_tokens != nullptr ? min(max(params.q_tokens[request], 0), params.s_q) : params.s_q;
+  const int tokens = query_tokens(params, request);
   if (tokens == 0) return {0, 0};
   return block_range(params.lengths[request], tokens, params.window, params.max_length);
 }
+
+// Blocks and beginnings of the first requests in shared memory; those of later ones are computed and read again.
+inline constexpr int kCached = 2048;
+
+struct Cache {
+  int blocks[kCached];
+  int begins[kCached];
+};
+
+class Requests {
+ public:
+  __device__ Requests(const ScheduleParams& params, Cache& cache)
+      : params_(params), cache_(cache), table_(params.schedule + params.layout.requests_at()) {}
+
+  __device__ int blocks(int request) const { return request < kCached ? cache_.blocks[request] : request_blocks(params_, request).count; }
+  __device__ int begin(int request) const { return request < kCached ? cache_.begins[request] : table_[2 * request]; }
+  __device__ void set(int request, int blocks, int begin) const {
+    if (request < kCached) {
+      cache_.blocks[request] = blocks;
+      cache_.begins[request] = begin;
+    }
+    table_[2 * request] = begin;
+  }
+  __device__ void set_split(int request, int split) const { table_[2 * request + 1] = split; }
+
+ private:
+  const ScheduleParams& params_;
+  Cache& cache_;
+  int32_t* table_;
+};
 
 // Inclusive prefix sum over the CTA; `warp_sums` has a slot a warp. Returns the sum before this thread and the total.
 __device__ inline int2 scan_before(int value, int* warp_sums) {
@@ -37,9 +71,49 @@ __device__ inline int2 scan_before(int value, int* warp_sums) {
   return {before + sum - value, total};
 }
 
+// Parts of `share` blocks that a request's blocks lie in.
+__device__ inline int pieces(int begin, int blocks, int share) { return blocks > 0 ? (begin + blocks - 1) / share - begin / share + 1 : 0; }
+
+// Blocks of a part. The even share cuts most requests when there are about as many requests as parts; a slightly larger one that cuts fewer costs less.
+__device__ inline int choose_share(const ScheduleParams& params, const Requests& requests, int total, int* piece_sums) {
+  const int even = max((total + params.layout.parts - 1) / params.layout.parts, 1);
+  const int step = max(even / 48, 1);
+  if (threadIdx.x < kShares) piece_sums[threadIdx.x] = 0;
+  __syncthreads();
+  int own[kShares] = {};
+  for (int request = static_cast<int>(threadIdx.x); request < params.batch; request += kScheduleThreads) {
+    const int blocks = requests.blocks(request);
+    const int begin = requests.begin(request);
+#pragma unroll
+    for (int i = 0; i < kShares; ++i) {
+      const int count = pieces(begin, blocks, even + i * step);
+      own[i] += count > 1 ? count : 0;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kShares; ++i) {
+    const int sum = __reduce_add_sync(0xffffffffu, own[i]);
+    if (threadIdx.x % 32 == 0 && sum > 0) atomicAdd(&piece_sums[i], sum);  // integers: the order does not matter
+  }
+  __syncthreads();
+  int best = even;
+  float least = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kShares; ++i) {
+    const float cost = static_cast<float>(even + i * step) + params.partial_cost * static_cast<float>(piece_sums[i]);
+    if (i == 0 || cost < least) {
+      least = cost;
+      best = even + i * step;
+    }
+  }
+  return best;
+}
+
 __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid_constant__ ScheduleParams params) {
   __shared__ int warp_sums[kScheduleThreads / 32];
-  int32_t* requests = params.schedule + params.layout.requests_at();
+  __shared__ int piece_sums[kShares];
+  __shared__ Cache cache;
+  const Requests requests(params, cache);
   const int parts = params.layout.parts;
 
   // Where each request's cost begins.
@@ -48,26 +122,25 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
     const int request = first + static_cast<int>(threadIdx.x);
     const int blocks = request_blocks(params, request).count;
     const int2 sums = scan_before(blocks > 0 ? blocks + kRequestOverheadBlocks : 0, warp_sums);
-    if (request < params.batch) requests[2 * request] = total + sums.x;
+    if (request < params.batch) requests.set(request, blocks, total + sums.x);
     total += sums.y;
   }
-  const int share = max((total + parts - 1) / parts, 1 + kRequestOverheadBlocks);
   __syncthreads();
+  const int share = choose_share(params, requests, total, piece_sums);
 
   // Parts that a request's blocks lie in are its splits.
   int splits_before = 0;
   for (int first = 0; first < params.batch; first += kScheduleThreads) {
     const int request = first + static_cast<int>(threadIdx.x);
-    const int blocks = request_blocks(params, request).count;
-    const int begin = request < params.batch ? requests[2 * request] : 0;
-    const int splits = blocks > 0 ? (begin + blocks - 1) / share - begin / share + 1 : 0;
+    const int splits = request < params.batch ? pieces(requests.begin(request), requests.blocks(request), share) : 0;
     const int2 sums = scan_before(splits, warp_sums);
-    if (request < params.batch) requests[2 * request + 1] = splits_before + sums.x;
+    if (request < params.batch) requests.set_split(request, splits_before + sums.x);
     splits_before += sums.y;
   }
   if (threadIdx.x == 0) {
-    requests[2 * params.batch] = total;
-    requests[2 * params.batch + 1] = splits_before;
+    int32_t* end = params.schedule + params.layout.requests_at() + int64_t{2} * params.batch;
+    end[0] = total;
+    end[1] = splits_before;
     params.schedule[0] = share;
     params.schedule[1] = parts;
     params.schedule[2] = params.batch;
@@ -79,22 +152,31 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
   for (int part = static_cast<int>(threadIdx.x); part < parts; part += kScheduleThreads) {
     const int begin = part * share;
     const int end = min(begin + share, total);
-    int4 range = make_int4(0, 0, -1, 0);
+    int4 range = make_int4(0, -1, 0, 0);
+    int4 stretch = make_int4(0, 0, 0, 0);
     if (begin < end) {
       const auto request_at = [&](int cost) {
         int low = 0;
         int high = params.batch - 1;
         while (low < high) {
           const int middle = (low + high + 1) / 2;
-          if (requests[2 * middle] <= cost) low = middle; else high = middle - 1;
+          if (requests.begin(middle) <= cost) low = middle; else high = middle - 1;
         }
         return low;
       };
       const int first = request_at(begin);
       const int last = request_at(end - 1);
-      range = make_int4(first, begin - requests[2 * first], last, end - requests[2 * last]);
+      const int skipped = begin - requests.begin(first);
+      const int last_end = end - requests.begin(last);
+      const int first_end = first == last ? min(last_end, requests.blocks(first)) : requests.blocks(first);
+      range = make_int4(first, last, last_end, 0);
+      const int tokens = query_tokens(params, first);
+      const int length = min(max(params.lengths[first], 0), params.max_length);
+      stretch = make_int4(length, tokens, block_range(length, tokens, params.window, params.max_length).first + skipped, max(first_end - skipped, 0));
     }
-    reinterpret_cast<int4*>(params.schedule + params.layout.parts_at())[part] = range;
+    auto* entry = reinterpret_cast<int4*>(params.schedule + params.layout.parts_at()) + 2 * part;
+    entry[0] = range;
+    entry[1] = stretch;
   }
 }
 
