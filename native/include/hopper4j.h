@@ -308,43 +308,43 @@ H4J_API h4j_status h4j_gemm(h4j_stream* stream, const h4j_gemm_spec* spec, const
  * layer's decode launch of the step reads it. Both may be captured: nothing is read back by the host. */
 typedef struct h4j_mla_decode_spec {
   uint32_t struct_size;
-  int32_t heads;        /* 1..128 query heads */
-  int32_t s_q;          /* query tokens of a request, at most; 1..1024 */
-  int32_t page_size;    /* tokens, a power of two, 1..1024 */
-  int32_t causal;       /* 1: bottom-right causal among the query tokens */
-  int32_t window;       /* 0: none; else a query token sees that many keys, itself included where causal */
-  int32_t sm_budget;    /* at most so many SMs, 0: all */
-  float softmax_scale;  /* > 0 */
-  int64_t max_batch;    /* requests, 0..65535 */
-  int64_t max_length;   /* tokens of a request; lengths beyond are cut to it */
-  int64_t pages;        /* of the cache; tokens on page numbers outside it read as zeros */
+  int32_t heads;       /* 1..128 query heads */
+  int32_t s_q;         /* query tokens of a request, at most; 1..1024 */
+  int32_t page_size;   /* tokens, a power of two, 1..1024 */
+  int32_t causal;      /* 1: bottom-right causal among the query tokens */
+  int32_t window;      /* 0: none; else a query token sees that many keys, itself included where causal */
+  int32_t sm_budget;   /* at most so many SMs, 0: all */
+  float softmax_scale; /* > 0 */
+  int64_t max_batch;   /* requests, 0..65535 */
+  int64_t max_length;  /* tokens of a request; lengths beyond are cut to it */
+  int64_t pages;       /* of the cache; tokens on page numbers outside it read as zeros */
 } h4j_mla_decode_spec;
 
 typedef struct h4j_mla_schedule_args {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t lengths;     /* I32 [batch], cached tokens of each request, those of the query tokens included */
-  uint64_t q_tokens;    /* I32 [batch], query tokens in use of each request, 0..s_q; 0: s_q for all */
-  uint64_t schedule;    /* written; schedule_bytes of the plan, 256-byte aligned */
+  uint64_t lengths;  /* I32 [batch], cached tokens of each request, those of the query tokens included */
+  uint64_t q_tokens; /* I32 [batch], query tokens in use of each request, 0..s_q; 0: s_q for all */
+  uint64_t schedule; /* written; schedule_bytes of the plan, 256-byte aligned */
 } h4j_mla_schedule_args;
 
 typedef struct h4j_mla_decode_args {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t q;               /* BF16 [batch, s_q, heads, 576], rows q_ld elements apart; 16-byte aligned */
-  int64_t q_ld;             /* a multiple of 8, >= 576 */
-  uint64_t cache;           /* BF16 [pages, page_size, 576]; 16-byte aligned */
-  int64_t cache_ld;         /* elements between tokens, a multiple of 8, >= 576 */
-  int64_t cache_page_ld;    /* elements between pages, a multiple of 8, >= page_size * cache_ld */
-  uint64_t block_table;     /* I32 [batch, block_table_ld], page numbers; entries behind a request's length are not read */
-  int64_t block_table_ld;   /* >= ceil(max_length / page_size) */
-  uint64_t lengths;         /* as the schedule was made from */
-  uint64_t q_tokens;        /* as the schedule was made from; 0 as there */
-  uint64_t sink;            /* F32 [heads]: a logit that joins the softmax's denominator, not the log-sum-exp; 0: none */
+  uint64_t q;             /* BF16 [batch, s_q, heads, 576], rows q_ld elements apart; 16-byte aligned */
+  int64_t q_ld;           /* a multiple of 8, >= 576 */
+  uint64_t cache;         /* BF16 [pages, page_size, 576]; 16-byte aligned */
+  int64_t cache_ld;       /* elements between tokens, a multiple of 8, >= 576 */
+  int64_t cache_page_ld;  /* elements between pages, a multiple of 8, >= page_size * cache_ld */
+  uint64_t block_table;   /* I32 [batch, block_table_ld], page numbers; entries behind a request's length are not read */
+  int64_t block_table_ld; /* >= ceil(max_length / page_size) */
+  uint64_t lengths;       /* as the schedule was made from */
+  uint64_t q_tokens;      /* as the schedule was made from; 0 as there */
+  uint64_t sink;          /* F32 [heads]: a logit that joins the softmax's denominator, not the log-sum-exp; 0: none */
   uint64_t schedule;
-  uint64_t out;             /* BF16 [batch, s_q, heads, 512], packed; rows of unused query tokens are not written; 16-byte aligned */
-  uint64_t lse;             /* F32 [batch, heads, s_q], packed, natural logarithm */
-  uint64_t workspace;       /* workspace_bytes of the plan, 256-byte aligned. Not shared by launches that may overlap */
+  uint64_t out;       /* BF16 [batch, s_q, heads, 512], packed; rows of unused query tokens are not written; 16-byte aligned */
+  uint64_t lse;       /* F32 [batch, heads, s_q], packed, natural logarithm */
+  uint64_t workspace; /* workspace_bytes of the plan, 256-byte aligned. Not shared by launches that may overlap */
   int64_t workspace_bytes;
 } h4j_mla_decode_args;
 

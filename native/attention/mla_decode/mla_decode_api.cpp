@@ -42,8 +42,8 @@ struct Plan final : h4j_plan {
     info.schedule_bytes = round_up(layout.size() * 4, 256);
     std::snprintf(info.kernel, sizeof info.kernel, "mla_decode_bf16_64x64");
     std::snprintf(info.explanation, sizeof info.explanation,
-                  "%d query rows in %d tiles of %d, %d parts of the cached blocks on %d SMs; partial results merged by a second kernel", spec.s_q * spec.heads,
-                  row_tiles, kRows, layout.parts, sms);
+                  "%d query rows in %d tiles of %d, %d parts of the cached blocks on %d SMs; partial results merged by a second kernel",
+                  spec.s_q * spec.heads, row_tiles, kRows, layout.parts, sms);
   }
 
   int64_t lse_bytes() const { return round_up(layout.max_splits() * row_tiles * kRows * 4, 256); }
@@ -104,10 +104,7 @@ CUtensorMap describe(uint64_t address, int64_t slabs, int64_t rows, int64_t ld, 
 
 struct DecodeLaunch final : h4j_launch {
   DecodeLaunch(const Plan& made_from, const h4j_device& opened, const h4j_mla_decode_args& args)
-      : h4j_launch(kOperation, opened),
-        plan(made_from),
-        decode(decode_stub(), opened, decode_shared_memory()),
-        combine(combine_stub(), opened, 0) {
+      : h4j_launch(kOperation, opened), plan(made_from), decode(decode_stub(), opened, decode_shared_memory()), combine(combine_stub(), opened, 0) {
     max_rows = plan.spec.max_batch;
     rebind(args);
   }
@@ -188,8 +185,7 @@ h4j_status h4j_mla_decode_plan(const h4j_device_info* device, const h4j_mla_deco
   });
 }
 
-h4j_status h4j_mla_schedule_bind(const h4j_plan* plan, h4j_device* device, const h4j_mla_schedule_args* args, h4j_launch** launch,
-                                 h4j_error* error) {
+h4j_status h4j_mla_schedule_bind(const h4j_plan* plan, h4j_device* device, const h4j_mla_schedule_args* args, h4j_launch** launch, h4j_error* error) {
   return guarded(mla::kScheduleOperation, error, [&] {
     require_output(launch, mla::kScheduleOperation, "launch") = nullptr;
     *launch = bind<mla::Plan, mla::ScheduleLaunch>(plan, device, args, mla::kScheduleOperation);
@@ -210,7 +206,6 @@ h4j_status h4j_mla_decode_bind(const h4j_plan* plan, h4j_device* device, const h
 }
 
 h4j_status h4j_mla_decode_rebind(h4j_launch* launch, const h4j_mla_decode_args* args, h4j_error* error) {
-  return guarded(mla::kOperation, error, [&] {
-    require_launch<mla::DecodeLaunch>(launch, mla::kOperation).rebind(read_struct(args, mla::kOperation, "args"));
-  });
+  return guarded(mla::kOperation, error,
+                 [&] { require_launch<mla::DecodeLaunch>(launch, mla::kOperation).rebind(read_struct(args, mla::kOperation, "args")); });
 }

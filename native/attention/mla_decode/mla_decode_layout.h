@@ -9,9 +9,9 @@ namespace h4j::mla {
 
 inline constexpr int kTokenDim = 576;  // latent (also the value) and rope part of a cached token
 inline constexpr int kValueDim = 512;
-inline constexpr int kRows = 64;       // query rows of a CTA: the M of one WGMMA; a row is a (token, head) pair of one request
-inline constexpr int kBlock = 64;      // cached tokens of a step
-inline constexpr int kChunk = 64;      // dims of one 128-byte swizzle row
+inline constexpr int kRows = 64;   // query rows of a CTA: the M of one WGMMA; a row is a (token, head) pair of one request
+inline constexpr int kBlock = 64;  // cached tokens of a step
+inline constexpr int kChunk = 64;  // dims of one 128-byte swizzle row
 inline constexpr int kChunks = kTokenDim / kChunk;
 inline constexpr int kValueChunks = kValueDim / kChunk;
 inline constexpr int kChunkBytes = 64 * 128;
@@ -44,36 +44,36 @@ struct ScheduleLayout {
 };
 
 struct ScheduleParams {
-  const int32_t* lengths;    // [batch]
-  const int32_t* q_tokens;   // [batch] or null: s_q for all
+  const int32_t* lengths;   // [batch]
+  const int32_t* q_tokens;  // [batch] or null: s_q for all
   int32_t* schedule;
   int32_t batch;
   int32_t s_q;
-  int32_t window;            // 0: none
-  int32_t max_length;        // longer lengths are cut to it
-  float partial_cost;        // of a partial result, in blocks of one part
+  int32_t window;      // 0: none
+  int32_t max_length;  // longer lengths are cut to it
+  float partial_cost;  // of a partial result, in blocks of one part
   ScheduleLayout layout;
 };
 
 struct Params {
-  CUtensorMap q;      // [batch][s_q * heads][576] BF16, box [1, 64, 64]
-  CUtensorMap cache;  // [pages][page_size][576] BF16, box [1, min(page_size, 64), 64]
+  CUtensorMap q;               // [batch][s_q * heads][576] BF16, box [1, 64, 64]
+  CUtensorMap cache;           // [pages][page_size][576] BF16, box [1, min(page_size, 64), 64]
   const int32_t* block_table;  // [batch, block_table_ld]
   int64_t block_table_ld;
   const int32_t* lengths;
   const int32_t* q_tokens;
   const int32_t* schedule;
-  const float* sink;           // [heads] or null
-  void* out;                   // [batch, s_q, heads, 512] BF16, packed
-  float* lse;                  // [batch, heads, s_q]
-  float* partial_out;          // [split][row tile][64][512]
-  float* partial_lse;          // [split][row tile][64], base 2
-  float scale_log2;            // softmax scale * log2(e)
+  const float* sink;   // [heads] or null
+  void* out;           // [batch, s_q, heads, 512] BF16, packed
+  float* lse;          // [batch, heads, s_q]
+  float* partial_out;  // [split][row tile][64][512]
+  float* partial_lse;  // [split][row tile][64], base 2
+  float scale_log2;    // softmax scale * log2(e)
   int32_t heads;
   int32_t s_q;
   int32_t batch;
   int32_t row_tiles;
-  int32_t page_shift;          // log2(page_size)
+  int32_t page_shift;  // log2(page_size)
   int32_t window;
   int32_t causal;
   int32_t max_length;

@@ -15,13 +15,13 @@
 #pragma once
 
 #define CUTE_SM90_EXTENDED_MMA_SHAPES_ENABLED
+#include <cutlass/arch/barrier.h>
+#include <cutlass/arch/reg_reconfig.h>
+#include <cutlass/cutlass.h>
 #include <cute/arch/copy_sm90.hpp>
 #include <cute/arch/copy_sm90_desc.hpp>
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/arch/mma_sm90.hpp>
-#include <cutlass/arch/barrier.h>
-#include <cutlass/arch/reg_reconfig.h>
-#include <cutlass/cutlass.h>
 
 #include <cuda_bf16.h>
 
@@ -82,7 +82,8 @@ class SegmentWalk {
       } else {
         segment.tokens = params_.q_tokens != nullptr ? min(max(params_.q_tokens[request_], 0), params_.s_q) : params_.s_q;
         segment.length = min(max(params_.lengths[request_], 0), params_.max_length);
-        const BlockRange blocks = segment.tokens > 0 ? block_range(segment.length, segment.tokens, params_.window, params_.max_length) : BlockRange{0, 0};
+        const BlockRange blocks =
+            segment.tokens > 0 ? block_range(segment.length, segment.tokens, params_.window, params_.max_length) : BlockRange{0, 0};
         segment.first_block = blocks.first;
         segment.blocks = request_ == range_.y ? min(range_.z, blocks.count) : blocks.count;
       }
@@ -521,8 +522,7 @@ class MathGroup {
           *reinterpret_cast<__nv_bfloat162*>(target + i * 2) = __floats2bfloat162_rn(out_[i + 2 * row] * factor, out_[i + 2 * row + 1] * factor);
         }
         if (group_ == 0 && threadIdx.x % 4 == 0) {
-          params_.lse[(int64_t{segment.request} * params_.heads + head) * params_.s_q + token] =
-              sums[row] > 0.0f ? lse * 0.693147181f : INFINITY;
+          params_.lse[(int64_t{segment.request} * params_.heads + head) * params_.s_q + token] = sums[row] > 0.0f ? lse * 0.693147181f : INFINITY;
         }
       }
     }

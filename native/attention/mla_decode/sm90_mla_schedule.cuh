@@ -160,7 +160,10 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
         int high = params.batch - 1;
         while (low < high) {
           const int middle = (low + high + 1) / 2;
-          if (requests.begin(middle) <= cost) low = middle; else high = middle - 1;
+          if (requests.begin(middle) <= cost)
+            low = middle;
+          else
+            high = middle - 1;
         }
         return low;
       };
