@@ -4,6 +4,7 @@ module io.hopper4j {
     requires static transitive org.jspecify;
 
     exports io.hopper4j;
+    exports io.hopper4j.attention;
     exports io.hopper4j.gemm;
     exports io.hopper4j.quant;
     exports io.hopper4j.reference;

@@ -1,5 +1,7 @@
 package io.hopper4j;
 
+import io.hopper4j.attention.MlaDecodePlan;
+import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.internal.cuda.CudaKernels;
@@ -86,6 +88,14 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
      */
     DequantizePlan<T> plan(DequantizeSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    MlaDecodePlan<T> plan(MlaDecodeSpec spec);
 
     /** {@return a new stream for these kernels, which the caller closes} */
     Stream openStream();

@@ -68,7 +68,7 @@ public final class Operands {
         return reasons;
     }
 
-    private static void need(
+    static void need(
             final List<Reason> reasons, final boolean met, final String name, final Object got, final Object needed) {
         if (!met) {
             reasons.add(new Reason(name, got.toString(), needed.toString()));

@@ -11,9 +11,15 @@ import io.hopper4j.Stream;
 import io.hopper4j.Support;
 import io.hopper4j.TensorSpec;
 import io.hopper4j.UnsupportedKernelException;
+import io.hopper4j.attention.MlaDecodeLaunch;
+import io.hopper4j.attention.MlaDecodeOperands;
+import io.hopper4j.attention.MlaDecodePlan;
+import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.MlaScheduleLaunch;
 import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.internal.AttentionOperands;
 import io.hopper4j.internal.Operands;
 import io.hopper4j.quant.DequantizeLaunch;
 import io.hopper4j.quant.DequantizePlan;
@@ -27,7 +33,7 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * The operations in plain Java, under the contract of {@link Kernels}: the same checks and errors as the CUDA kernels, no workspace, and streams whose
- * work is done when the call returns. What is computed, {@link BlockScaledProduct} and {@link BlockQuantization} say.
+ * work is done when the call returns. What is computed, {@link BlockScaledProduct}, {@link BlockQuantization} and {@link PagedLatentAttention} say.
  *
  * <p>May be used from any thread that may access the tensors.
  */
@@ -47,6 +53,7 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
             case GemmSpec gemm -> Operands.unmetNeeds(gemm);
             case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
             case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
+            case MlaDecodeSpec decode -> AttentionOperands.unmetNeeds(decode);
         };
         return unmet.isEmpty() ? new Support.Supported(KERNEL, 0, EXPLANATION) : new Support.Unsupported(unmet);
     }
@@ -73,6 +80,12 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
     public DequantizePlan<HostTensor> plan(final DequantizeSpec spec) {
         requireSupport(spec);
         return new HostDequantizePlan(spec, lifetime);
+    }
+
+    @Override
+    public MlaDecodePlan<HostTensor> plan(final MlaDecodeSpec spec) {
+        requireSupport(spec);
+        return new HostMlaDecodePlan(spec, lifetime);
     }
 
     @Override
@@ -175,7 +188,11 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
         private volatile Bound bound;
 
         HostLaunch(final HostPlan<?> plan, final Bound bound) {
-            this.operation = plan.spec().operation();
+            this(plan, plan.spec().operation(), bound);
+        }
+
+        HostLaunch(final HostPlan<?> plan, final String operation, final Bound bound) {
+            this.operation = operation;
             this.lifetime = new Lifetime(operation + " launch", List.of(plan.lifetime));
             this.bound = bound;
         }
@@ -335,6 +352,71 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
         @Override
         public void rebind(final Scaled<HostTensor> in, final HostTensor out) {
             rebindTo(plan.bound(in, out));
+        }
+    }
+
+    // ---- mla_decode ----
+
+    private static final class HostMlaDecodePlan extends HostPlan<MlaDecodeSpec> implements MlaDecodePlan<HostTensor> {
+        HostMlaDecodePlan(final MlaDecodeSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public long scheduleBytes() {
+            return StepRecord.bytes(spec().maxBatch());
+        }
+
+        @Override
+        public MlaScheduleLaunch<HostTensor> bindSchedule(
+                final HostTensor lengths, final @Nullable HostTensor qTokens, final HostTensor schedule) {
+            return new HostScheduleLaunch(this, bound(lengths, qTokens, schedule));
+        }
+
+        @Override
+        public MlaDecodeLaunch<HostTensor> bind(final MlaDecodeOperands<HostTensor> operands) {
+            return new HostMlaDecodeLaunch(this, bound(operands));
+        }
+
+        Bound bound(final HostTensor lengths, final @Nullable HostTensor qTokens, final HostTensor schedule) {
+            AttentionOperands.checkSchedule(spec(), lengths.spec(), specOf(qTokens), schedule.spec(), scheduleBytes());
+            return new Bound(spec().maxBatch(), batch -> StepRecord.write(lengths, qTokens, batch, schedule));
+        }
+
+        Bound bound(final MlaDecodeOperands<HostTensor> x) {
+            AttentionOperands.check(spec(), x, scheduleBytes(), workspaceBytes());
+            return new Bound(spec().maxBatch(), batch -> {
+                StepRecord.require(x.lengths(), x.qTokens(), batch, x.schedule());
+                PagedLatentAttention.decode(spec(), x, batch);
+            });
+        }
+    }
+
+    private static final class HostScheduleLaunch extends HostLaunch implements MlaScheduleLaunch<HostTensor> {
+        private final HostMlaDecodePlan plan;
+
+        HostScheduleLaunch(final HostMlaDecodePlan plan, final Bound bound) {
+            super(plan, "mla_schedule", bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(final HostTensor lengths, final @Nullable HostTensor qTokens, final HostTensor schedule) {
+            rebindTo(plan.bound(lengths, qTokens, schedule));
+        }
+    }
+
+    private static final class HostMlaDecodeLaunch extends HostLaunch implements MlaDecodeLaunch<HostTensor> {
+        private final HostMlaDecodePlan plan;
+
+        HostMlaDecodeLaunch(final HostMlaDecodePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(final MlaDecodeOperands<HostTensor> operands) {
+            rebindTo(plan.bound(operands));
         }
     }
 }

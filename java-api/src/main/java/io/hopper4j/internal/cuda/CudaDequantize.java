@@ -73,6 +73,7 @@ final class CudaDequantize {
             Operands.check(spec, in, out.spec());
             return CudaLaunch.bind(
                     this,
+                    spec.operation(),
                     (plan, device, binding, call) -> hopper4j_h.h4j_dequantize_bind(
                             plan, device, args(in, out, binding, call), call.output(), call.error()),
                     (lease, handle, binding) -> new Bound(this, lease, handle, binding));
@@ -84,7 +85,7 @@ final class CudaDequantize {
         private final DequantizeSpec spec;
 
         Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().maxRows(), lease, handle, binding);
+            super(plan, plan.spec().operation(), plan.spec().maxRows(), lease, handle, binding);
             this.spec = plan.spec();
         }
 

@@ -105,6 +105,7 @@ final class CudaGemm {
             tensors.check(this);
             return CudaLaunch.bind(
                     this,
+                    spec.operation(),
                     (plan, device, binding, call) -> hopper4j_h.h4j_gemm_bind(
                             plan, device, tensors.args(spec, binding, call), call.output(), call.error()),
                     (lease, handle, binding) -> new Bound(this, lease, handle, binding));
@@ -116,7 +117,7 @@ final class CudaGemm {
         private final Planned plan;
 
         Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().maxM(), lease, handle, binding);
+            super(plan, plan.spec().operation(), plan.spec().maxM(), lease, handle, binding);
             this.plan = plan;
         }
 

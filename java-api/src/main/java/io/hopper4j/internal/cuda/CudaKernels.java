@@ -12,10 +12,13 @@ import io.hopper4j.Stream;
 import io.hopper4j.Support;
 import io.hopper4j.Support.Reason;
 import io.hopper4j.UnsupportedKernelException;
+import io.hopper4j.attention.MlaDecodePlan;
+import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.bindings.hopper4j_h;
 import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.internal.AttentionOperands;
 import io.hopper4j.internal.NativeLoader;
 import io.hopper4j.internal.Operands;
 import io.hopper4j.quant.DequantizeLaunch;
@@ -74,6 +77,7 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case GemmSpec gemm -> Operands.unmetNeeds(gemm);
             case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
             case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
+            case MlaDecodeSpec decode -> AttentionOperands.unmetNeeds(decode);
         };
     }
 
@@ -83,6 +87,7 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case GemmSpec gemm -> CudaGemm.plan(device, gemm, call);
             case QuantizeSpec quantize -> CudaQuantize.plan(device, quantize, call);
             case DequantizeSpec dequantize -> CudaDequantize.plan(device, dequantize, call);
+            case MlaDecodeSpec decode -> CudaMlaDecode.plan(device, decode, call);
         };
     }
 
@@ -135,6 +140,11 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     @Override
     public DequantizePlan<DeviceTensor> plan(final DequantizeSpec spec) {
         return plan(spec, CudaDequantize.Planned::new);
+    }
+
+    @Override
+    public MlaDecodePlan<DeviceTensor> plan(final MlaDecodeSpec spec) {
+        return plan(spec, CudaMlaDecode.Planned::new);
     }
 
     @Override

@@ -24,6 +24,7 @@ abstract class CudaLaunch implements Launch {
 
     /**
      * @param plan what is launched
+     * @param operation what messages call it
      * @param rows rows of the tensors
      * @param planLease the plan's lease, which this object owns from now on
      * @param handle the native launch, which this object owns from now on
@@ -31,12 +32,13 @@ abstract class CudaLaunch implements Launch {
      */
     CudaLaunch(
             final CudaPlan plan,
+            final String operation,
             final long rows,
             final Lifetime.Lease planLease,
             final MemorySegment handle,
             final Binding binding) {
         this.device = plan.device();
-        this.operation = plan.spec().operation();
+        this.operation = operation;
         this.streamArgument = operation + ": stream";
         this.rows = rows;
         this.handle = handle;
@@ -58,9 +60,9 @@ abstract class CudaLaunch implements Launch {
     }
 
     /** Takes all leases, binds, and makes the launch; on failure all leases are returned. */
-    static <L> L bind(final CudaPlan plan, final Bind bind, final Maker<L> maker) {
-        final Binding binding = new Binding(plan.device(), plan.spec().operation());
-        final Lifetime.Lease planLease = plan.lifetime().lease(plan.spec().operation() + " launch");
+    static <L> L bind(final CudaPlan plan, final String operation, final Bind bind, final Maker<L> maker) {
+        final Binding binding = new Binding(plan.device(), operation);
+        final Lifetime.Lease planLease = plan.lifetime().lease(operation + " launch");
         try (Call call = new Call()) {
             call.check(bind.call(plan.handle(), plan.device().handle(), binding, call));
             return maker.make(planLease, call.handle(), binding);

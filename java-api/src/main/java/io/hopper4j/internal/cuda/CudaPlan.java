@@ -33,7 +33,7 @@ abstract class CudaPlan implements Plan {
     }
 
     /** What the library says of a plan. */
-    record Choice(String kernel, long workspaceBytes, String explanation) {}
+    record Choice(String kernel, long workspaceBytes, long scheduleBytes, String explanation) {}
 
     static Choice describe(final MemorySegment plan) {
         try (Call call = new Call()) {
@@ -43,6 +43,7 @@ abstract class CudaPlan implements Plan {
             return new Choice(
                     h4j_plan_info.kernel(info).getString(0),
                     h4j_plan_info.workspace_bytes(info),
+                    h4j_plan_info.schedule_bytes(info),
                     h4j_plan_info.explanation(info).getString(0));
         }
     }
@@ -68,6 +69,11 @@ abstract class CudaPlan implements Plan {
     @Override
     public long workspaceBytes() {
         return choice.workspaceBytes();
+    }
+
+    /** {@return memory of the schedule in bytes; 0 for operations without one} */
+    public long scheduleBytes() {
+        return choice.scheduleBytes();
     }
 
     @Override

@@ -83,6 +83,7 @@ final class CudaQuantize {
             Operands.check(spec, in.spec(), out);
             return CudaLaunch.bind(
                     this,
+                    spec.operation(),
                     (plan, device, binding, call) -> hopper4j_h.h4j_quantize_bind(
                             plan, device, args(in, out, binding, call), call.output(), call.error()),
                     (lease, handle, binding) -> new Bound(this, lease, handle, binding));
@@ -94,7 +95,7 @@ final class CudaQuantize {
         private final QuantizeSpec spec;
 
         Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().maxRows(), lease, handle, binding);
+            super(plan, plan.spec().operation(), plan.spec().maxRows(), lease, handle, binding);
             this.spec = plan.spec();
         }
 

@@ -1,0 +1,223 @@
+package io.hopper4j.internal;
+
+import static io.hopper4j.attention.MlaDecodeSpec.TOKEN_DIM;
+import static io.hopper4j.attention.MlaDecodeSpec.VALUE_DIM;
+
+import io.hopper4j.DType;
+import io.hopper4j.Shape;
+import io.hopper4j.Support.Reason;
+import io.hopper4j.Tensor;
+import io.hopper4j.TensorSpec;
+import io.hopper4j.attention.MlaDecodeOperands;
+import io.hopper4j.attention.MlaDecodeSpec;
+import java.util.ArrayList;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+
+/** What {@link Operands} is for matrices, for attention: what a spec and its tensors must satisfy, in one place each. */
+public final class AttentionOperands {
+    private static final String OPERATION = "mla_decode";
+    private static final String SCHEDULE_OPERATION = "mla_schedule";
+
+    /** Rows of values start at a multiple of 16 bytes, which TMA can read. */
+    private static final int UNIT = 8;
+
+    /** Positions are 32-bit integers, and sums of two of them must be. */
+    private static final int LONGEST = Integer.MAX_VALUE / 2;
+
+    private static final String AT_MOST_LONGEST = "at most " + LONGEST;
+
+    private AttentionOperands() {}
+
+    // ---- specs ----
+
+    /** {@return every need of the kernels that a spec does not meet} */
+    public static List<Reason> unmetNeeds(final MlaDecodeSpec spec) {
+        final List<Reason> reasons = new ArrayList<>();
+        Operands.need(reasons, spec.heads() <= 128, "mla_decode: heads", spec.heads(), "1..128");
+        Operands.need(reasons, spec.sQ() <= 1024, "mla_decode: sQ", spec.sQ(), "1..1024");
+        Operands.need(
+                reasons,
+                spec.pageSize() <= 1024 && Integer.bitCount(spec.pageSize()) == 1,
+                "mla_decode: pageSize",
+                spec.pageSize(),
+                "a power of two up to 1024");
+        Operands.need(reasons, spec.window() <= LONGEST, "mla_decode: window", spec.window(), AT_MOST_LONGEST);
+        Operands.need(reasons, spec.maxBatch() <= 65535, "mla_decode: maxBatch", spec.maxBatch(), "at most 65535");
+        Operands.need(reasons, spec.maxLength() <= LONGEST, "mla_decode: maxLength", spec.maxLength(), AT_MOST_LONGEST);
+        Operands.need(
+                reasons, spec.pages() <= Integer.MAX_VALUE, "mla_decode: pages", spec.pages(), "at most 2147483647");
+        return reasons;
+    }
+
+    // ---- operands ----
+
+    /**
+     * Checks the operands of a schedule.
+     *
+     * @throws IllegalArgumentException if a type, shape or stride does not fit
+     */
+    public static void checkSchedule(
+            final MlaDecodeSpec spec,
+            final TensorSpec lengths,
+            final @Nullable TensorSpec qTokens,
+            final TensorSpec schedule,
+            final long scheduleBytes) {
+        perRequest(SCHEDULE_OPERATION, spec, lengths, qTokens);
+        bytes(SCHEDULE_OPERATION, "schedule", schedule, scheduleBytes);
+    }
+
+    /**
+     * Checks the operands of a decode.
+     *
+     * @throws IllegalArgumentException if a type, shape or stride does not fit
+     */
+    public static void check(
+            final MlaDecodeSpec spec,
+            final MlaDecodeOperands<?> x,
+            final long scheduleBytes,
+            final long workspaceBytes) {
+        final long b = spec.maxBatch();
+        final TensorSpec q = x.q().spec();
+        shaped(OPERATION, "q", q, DType.BF16, b, spec.sQ(), spec.heads(), TOKEN_DIM);
+        final long row = rowStride(spec, q);
+        strided("q", q, row, spec.heads() * row, (long) spec.sQ() * spec.heads() * row);
+
+        final TensorSpec cache = x.cache().spec();
+        shaped(OPERATION, "cache", cache, DType.BF16, spec.pages(), spec.pageSize(), TOKEN_DIM);
+        final long token = tokenStride(cache);
+        final long page = pageStride(cache);
+        strided("cache", cache, token, page);
+        if (page < spec.pageSize() * token || page % UNIT != 0) {
+            throw Arguments.bad(
+                    "mla_decode: cache",
+                    "strides " + cache.strides(),
+                    "pages at least " + spec.pageSize() * token + " apart, by a multiple of " + UNIT);
+        }
+
+        table(spec, x.blockTable().spec());
+        perRequest(OPERATION, spec, x.lengths().spec(), specOf(x.qTokens()));
+        if (x.sink() != null) {
+            packed(OPERATION, "sink", x.sink().spec(), DType.F32, spec.heads());
+        }
+        bytes(OPERATION, "schedule", x.schedule().spec(), scheduleBytes);
+        packed(OPERATION, "out", x.out().spec(), DType.BF16, b, spec.sQ(), spec.heads(), VALUE_DIM);
+        packed(OPERATION, "lse", x.lse().spec(), DType.F32, b, spec.heads(), spec.sQ());
+        Operands.checkWorkspace(OPERATION, specOf(x.workspace()), workspaceBytes);
+    }
+
+    private static @Nullable TensorSpec specOf(final @Nullable Tensor tensor) {
+        return tensor == null ? null : tensor.spec();
+    }
+
+    // ---- strides ----
+
+    /** {@return elements between the rows of queries, that is between heads, or tokens or requests of one head} */
+    public static long rowStride(final MlaDecodeSpec spec, final TensorSpec q) {
+        if (spec.heads() > 1) {
+            return q.strides().step(2);
+        }
+        if (spec.sQ() > 1) {
+            return q.strides().step(1);
+        }
+        return spec.maxBatch() > 1 ? q.strides().step(0) : TOKEN_DIM;
+    }
+
+    /** {@return elements between the tokens of a page} */
+    public static long tokenStride(final TensorSpec cache) {
+        return cache.shape().size(1) > 1 ? cache.strides().step(1) : TOKEN_DIM;
+    }
+
+    /** {@return elements between pages} */
+    public static long pageStride(final TensorSpec cache) {
+        return cache.shape().size(0) > 1
+                ? cache.strides().step(0)
+                : cache.shape().size(1) * tokenStride(cache);
+    }
+
+    /** {@return elements between the rows of the block table} */
+    public static long tableStride(final TensorSpec table) {
+        return table.shape().size(0) > 1
+                ? table.strides().step(0)
+                : Math.max(1, table.shape().size(1));
+    }
+
+    /** Innermost packed, rows {@code row} apart, the dimensions outside at {@code outer} apart, innermost of them first. */
+    private static void strided(final String name, final TensorSpec spec, final long row, final long... outer) {
+        final int last = spec.rank() - 1;
+        boolean fits = spec.strides().step(last) == 1 && row >= TOKEN_DIM && row % UNIT == 0;
+        for (int i = 0; i < outer.length; i++) {
+            final int dim = last - 2 - i;
+            fits &= spec.shape().size(dim) <= 1 || spec.strides().step(dim) == outer[i];
+        }
+        if (!fits && spec.elements() > 0) {
+            throw Arguments.bad(
+                    OPERATION + ": " + name,
+                    "strides " + spec.strides(),
+                    "rows of " + TOKEN_DIM + " at one distance, a multiple of " + UNIT);
+        }
+    }
+
+    private static void table(final MlaDecodeSpec spec, final TensorSpec table) {
+        requireType(OPERATION, "blockTable", table, DType.I32);
+        final Shape shape = table.shape();
+        if (shape.rank() != 2 || shape.size(0) != spec.maxBatch() || shape.size(1) < spec.tableWidth()) {
+            throw Arguments.bad(
+                    "mla_decode: blockTable",
+                    "shape " + shape,
+                    "[" + spec.maxBatch() + ",w] with w at least " + spec.tableWidth() + " = ceil(" + spec.maxLength()
+                            + "/" + spec.pageSize() + ")");
+        }
+        final long ld = tableStride(table);
+        if ((shape.size(1) > 1 && table.strides().step(1) != 1) || ld < spec.tableWidth()) {
+            throw Arguments.bad(
+                    "mla_decode: blockTable",
+                    "strides " + table.strides(),
+                    "[ld,1] with ld at least " + spec.tableWidth());
+        }
+    }
+
+    private static void perRequest(
+            final String operation,
+            final MlaDecodeSpec spec,
+            final TensorSpec lengths,
+            final @Nullable TensorSpec qTokens) {
+        packed(operation, "lengths", lengths, DType.I32, spec.maxBatch());
+        if (qTokens != null) {
+            packed(operation, "qTokens", qTokens, DType.I32, spec.maxBatch());
+        }
+    }
+
+    private static void bytes(final String operation, final String name, final TensorSpec spec, final long bytes) {
+        if (spec.dtype() != DType.U8 || !spec.isContiguous()) {
+            throw Arguments.bad(operation + ": " + name, spec, "contiguous U8");
+        }
+        if (spec.elements() < bytes) {
+            throw Arguments.bad(operation + ": " + name, spec.elements() + " bytes", "at least " + bytes + " bytes");
+        }
+    }
+
+    private static void packed(
+            final String operation, final String name, final TensorSpec spec, final DType dtype, final long... dims) {
+        shaped(operation, name, spec, dtype, dims);
+        if (!spec.isContiguous()) {
+            throw Arguments.bad(operation + ": " + name, "strides " + spec.strides(), "a contiguous tensor");
+        }
+    }
+
+    private static void shaped(
+            final String operation, final String name, final TensorSpec spec, final DType dtype, final long... dims) {
+        requireType(operation, name, spec, dtype);
+        final Shape need = Shape.of(dims);
+        if (!spec.shape().equals(need)) {
+            throw Arguments.bad(operation + ": " + name, "shape " + spec.shape(), need);
+        }
+    }
+
+    private static void requireType(
+            final String operation, final String name, final TensorSpec spec, final DType dtype) {
+        if (spec.dtype() != dtype) {
+            throw Arguments.bad(operation + ": " + name, "dtype " + spec.dtype(), dtype);
+        }
+    }
+}

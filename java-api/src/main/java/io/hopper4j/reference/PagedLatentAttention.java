@@ -1,0 +1,129 @@
+package io.hopper4j.reference;
+
+import static io.hopper4j.attention.MlaDecodeSpec.TOKEN_DIM;
+import static io.hopper4j.attention.MlaDecodeSpec.VALUE_DIM;
+
+import io.hopper4j.HostTensor;
+import io.hopper4j.attention.MlaDecodeOperands;
+import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.internal.Arguments;
+import io.hopper4j.internal.codec.Bf16;
+import java.lang.foreign.ValueLayout;
+import java.util.stream.IntStream;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * MLA decode over a paged cache: what {@link MlaDecodeSpec} says, in {@code double}, rounded once to BF16 at the end. {@link #request} gives
+ * single rows unrounded, so that shapes of any size can be checked by a sample.
+ */
+public final class PagedLatentAttention {
+    private static final float[] ZEROS = new float[TOKEN_DIM];
+
+    private PagedLatentAttention() {}
+
+    /**
+     * Computes all rows of the first requests.
+     *
+     * @param spec the operation
+     * @param x its tensors, as {@code MlaDecodePlan.bind} takes them; schedule and workspace are not used
+     * @param batch requests in use
+     */
+    public static void decode(final MlaDecodeSpec spec, final MlaDecodeOperands<HostTensor> x, final long batch) {
+        for (long r = 0; r < batch; r++) {
+            final Request request = request(spec, x, r);
+            final HostTensor out = x.out().select(0, r);
+            final HostTensor lse = x.lse().select(0, r);
+            IntStream.range(0, request.tokens() * spec.heads()).parallel().forEach(i -> {
+                final int token = i / spec.heads();
+                final int head = i % spec.heads();
+                final AttentionRow row = request.row(token, head);
+                final float[] rounded = new float[VALUE_DIM];
+                for (int d = 0; d < VALUE_DIM; d++) {
+                    rounded[d] = Bf16.toFloat(Bf16.fromDouble(row.value(d)));
+                }
+                out.select(0, token).select(0, head).setFloats(rounded);
+                lse.setFloat((float) row.logSumExp(), head, token);
+            });
+        }
+    }
+
+    /**
+     * {@return one request with its cached tokens read, whose rows can be asked for}
+     *
+     * @param spec the operation
+     * @param x its tensors, as {@code MlaDecodePlan.bind} takes them; only q, cache, block table, lengths, query tokens and sink are used
+     * @param index of the request, from 0
+     */
+    public static Request request(final MlaDecodeSpec spec, final MlaDecodeOperands<HostTensor> x, final long index) {
+        return new Request(spec, x, index);
+    }
+
+    /** One request. Immutable; may be used from any thread that may access the queries. */
+    public static final class Request {
+        private final MlaDecodeSpec spec;
+        private final HostTensor q;
+        private final @Nullable HostTensor sink;
+        private final int length;
+        private final int tokens;
+        private final int first;
+        private final float[][] cached;
+
+        private Request(final MlaDecodeSpec spec, final MlaDecodeOperands<HostTensor> x, final long index) {
+            this.spec = spec;
+            this.q = x.q().select(0, index);
+            this.sink = x.sink();
+            this.length = (int) Math.clamp(integer(x.lengths(), index), 0L, spec.maxLength());
+            final HostTensor qTokens = x.qTokens();
+            this.tokens = qTokens == null ? spec.sQ() : Math.clamp(integer(qTokens, index), 0, spec.sQ());
+            // Nothing before the first query token's window is read.
+            this.first = spec.window() == 0 ? 0 : Math.max(0, length - Math.max(0, tokens - 1) - spec.window());
+            this.cached = new float[length - first][];
+            for (int j = first; j < length; j++) {
+                cached[j - first] = token(x.cache(), integer(x.blockTable(), index, j / spec.pageSize()), j);
+            }
+        }
+
+        private float[] token(final HostTensor cache, final int page, final int j) {
+            return page < 0 || page >= spec.pages()
+                    ? ZEROS
+                    : cache.select(0, page).select(0, j % spec.pageSize()).toFloats();
+        }
+
+        /** {@return the cached tokens of the request} */
+        public int length() {
+            return length;
+        }
+
+        /** {@return the query tokens in use} */
+        public int tokens() {
+            return tokens;
+        }
+
+        /**
+         * {@return the attention of a query token and head}
+         *
+         * @param token from 0 to {@link #tokens()} - 1
+         * @param head from 0
+         * @throws IllegalArgumentException if there is no such token or head in use
+         */
+        public AttentionRow row(final int token, final int head) {
+            Arguments.require(
+                    token >= 0 && token < tokens, "mla_decode: token", token, "0.." + (tokens - 1) + ", those in use");
+            final int limit = Math.max(0, spec.causal() ? length - (tokens - 1 - token) : length);
+            final int start = spec.window() == 0 ? 0 : Math.max(0, limit - spec.window());
+            return LatentAttention.attend(
+                    LatentAttention.doubles(q.select(0, token).select(0, head)),
+                    cached,
+                    start - first,
+                    limit - first,
+                    spec.softmaxScale(),
+                    sink == null ? Double.NEGATIVE_INFINITY : sink.getFloat(head));
+        }
+    }
+
+    /** An element of an I32 tensor, exactly. */
+    static int integer(final HostTensor tensor, final long... index) {
+        return tensor.segment()
+                .get(ValueLayout.JAVA_INT_UNALIGNED, tensor.spec().offsetOf(index) * Integer.BYTES);
+    }
+}
