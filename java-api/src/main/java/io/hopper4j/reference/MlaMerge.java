@@ -4,7 +4,6 @@ import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
 import io.hopper4j.internal.Arguments;
 import io.hopper4j.internal.codec.Bf16;
-import java.util.stream.IntStream;
 
 /**
  * Merges two partial results of attention, over two disjoint sets of keys, into that over both, by their log-sum-exp:
@@ -56,7 +55,7 @@ public final class MlaMerge {
                 "F32 " + need);
         same("lseB", lseB, lseA);
         same("lse", lse, lseA);
-        IntStream.range(0, b * tokens * heads).parallel().forEach(i -> {
+        for (int i = 0; i < b * tokens * heads; i++) {
             final int request = i / (tokens * heads);
             final int token = i / heads % tokens;
             final int head = i % heads;
@@ -75,7 +74,7 @@ public final class MlaMerge {
             }
             row(out, request, token, head).setFloats(a);
             lse.setFloat(empty ? Float.POSITIVE_INFINITY : (float) (largest + Math.log(sum)), request, head, token);
-        });
+        }
     }
 
     private static double logOf(final float lse) {

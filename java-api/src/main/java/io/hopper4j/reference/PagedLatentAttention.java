@@ -10,7 +10,6 @@ import io.hopper4j.internal.Arguments;
 import io.hopper4j.internal.codec.Bf16;
 import java.lang.foreign.ValueLayout;
 import java.util.stream.IntStream;
-import org.jspecify.annotations.Nullable;
 
 /**
  * MLA decode over a paged cache: what {@link MlaDecodeSpec} says, in {@code double}, rounded once to BF16 at the end. {@link #request} gives
@@ -33,22 +32,30 @@ public final class PagedLatentAttention {
             final Request request = request(spec, x, r);
             final HostTensor out = x.out().select(0, r);
             final HostTensor lse = x.lse().select(0, r);
-            IntStream.range(0, request.tokens() * spec.heads()).parallel().forEach(i -> {
+            // Memory of a confined arena may be touched by this thread only: others compute, this one writes.
+            final AttentionRow[] rows = IntStream.range(0, request.tokens() * spec.heads())
+                    .parallel()
+                    .mapToObj(i -> request.row(i / spec.heads(), i % spec.heads()))
+                    .toArray(AttentionRow[]::new);
+            for (int i = 0; i < rows.length; i++) {
                 final int token = i / spec.heads();
                 final int head = i % spec.heads();
-                final AttentionRow row = request.row(token, head);
-                final float[] rounded = new float[VALUE_DIM];
-                for (int d = 0; d < VALUE_DIM; d++) {
-                    rounded[d] = Bf16.toFloat(Bf16.fromDouble(row.value(d)));
-                }
-                out.select(0, token).select(0, head).setFloats(rounded);
-                lse.setFloat((float) row.logSumExp(), head, token);
-            });
+                out.select(0, token).select(0, head).setFloats(rounded(rows[i]));
+                lse.setFloat((float) rows[i].logSumExp(), head, token);
+            }
         }
     }
 
+    private static float[] rounded(final AttentionRow row) {
+        final float[] values = new float[VALUE_DIM];
+        for (int d = 0; d < VALUE_DIM; d++) {
+            values[d] = Bf16.toFloat(Bf16.fromDouble(row.value(d)));
+        }
+        return values;
+    }
+
     /**
-     * {@return one request with its cached tokens read, whose rows can be asked for}
+     * {@return one request with its queries and cached tokens read, whose rows can be asked for}
      *
      * @param spec the operation
      * @param x its tensors, as {@code MlaDecodePlan.bind} takes them; only q, cache, block table, lengths, query tokens and sink are used
@@ -58,11 +65,13 @@ public final class PagedLatentAttention {
         return new Request(spec, x, index);
     }
 
-    /** One request. Immutable; may be used from any thread that may access the queries. */
+    /** One request. Immutable; may be used from any thread. */
     public static final class Request {
         private final MlaDecodeSpec spec;
-        private final HostTensor q;
-        private final @Nullable HostTensor sink;
+        /** [token * heads + head]. */
+        private final double[][] queries;
+
+        private final double[] sinks;
         private final int length;
         private final int tokens;
         private final int first;
@@ -70,11 +79,15 @@ public final class PagedLatentAttention {
 
         private Request(final MlaDecodeSpec spec, final MlaDecodeOperands<HostTensor> x, final long index) {
             this.spec = spec;
-            this.q = x.q().select(0, index);
-            this.sink = x.sink();
             this.length = (int) Math.clamp(integer(x.lengths(), index), 0L, spec.maxLength());
             final HostTensor qTokens = x.qTokens();
             this.tokens = qTokens == null ? spec.sQ() : Math.clamp(integer(qTokens, index), 0, spec.sQ());
+            final HostTensor q = x.q().select(0, index);
+            this.queries = IntStream.range(0, tokens * spec.heads())
+                    .mapToObj(i -> LatentAttention.doubles(
+                            q.select(0, i / spec.heads()).select(0, i % spec.heads())))
+                    .toArray(double[][]::new);
+            this.sinks = x.sink() == null ? new double[0] : LatentAttention.doubles(x.sink());
             // Nothing before the first query token's window is read.
             this.first = spec.window() == 0 ? 0 : Math.max(0, length - Math.max(0, tokens - 1) - spec.window());
             this.cached = new float[length - first][];
@@ -109,15 +122,16 @@ public final class PagedLatentAttention {
         public AttentionRow row(final int token, final int head) {
             Arguments.require(
                     token >= 0 && token < tokens, "mla_decode: token", token, "0.." + (tokens - 1) + ", those in use");
+            Arguments.require(head >= 0 && head < spec.heads(), "mla_decode: head", head, "0.." + (spec.heads() - 1));
             final int limit = Math.max(0, spec.causal() ? length - (tokens - 1 - token) : length);
             final int start = spec.window() == 0 ? 0 : Math.max(0, limit - spec.window());
             return LatentAttention.attend(
-                    LatentAttention.doubles(q.select(0, token).select(0, head)),
+                    queries[token * spec.heads() + head],
                     cached,
                     start - first,
                     limit - first,
                     spec.softmaxScale(),
-                    sink == null ? Double.NEGATIVE_INFINITY : sink.getFloat(head));
+                    sinks.length == 0 ? Double.NEGATIVE_INFINITY : sinks[head]);
         }
     }
 

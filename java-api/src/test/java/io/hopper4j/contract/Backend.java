@@ -28,6 +28,9 @@ abstract class Backend<T extends Tensor> implements AutoCloseable {
     /** The elements of a tensor once the stream is past all work, in a host tensor of the same strides. */
     abstract HostTensor get(T tensor);
 
+    /** Gives an existing tensor other elements, in stream order. */
+    abstract void overwrite(T tensor, HostTensor elements);
+
     /** A view, with its type. */
     abstract T slice(T tensor, int dim, long from, long to);
 

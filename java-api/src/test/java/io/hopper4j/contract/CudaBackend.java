@@ -48,6 +48,12 @@ final class CudaBackend extends Backend<DeviceTensor> {
     }
 
     @Override
+    void overwrite(final DeviceTensor tensor, final HostTensor elements) {
+        tensor.copyFrom(elements, stream);
+        stream.synchronize();
+    }
+
+    @Override
     HostTensor get(final DeviceTensor tensor) {
         final HostTensor copy = HostTensor.allocate(host, tensor.spec());
         tensor.copyTo(copy, stream);

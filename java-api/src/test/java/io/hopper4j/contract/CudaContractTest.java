@@ -20,4 +20,11 @@ final class CudaContractTest {
             super(new CudaBackend());
         }
     }
+
+    @Nested
+    final class MlaDecode extends MlaDecodeContractTest<DeviceTensor> {
+        MlaDecode() {
+            super(new CudaBackend());
+        }
+    }
 }

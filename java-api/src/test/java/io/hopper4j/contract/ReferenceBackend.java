@@ -34,6 +34,11 @@ final class ReferenceBackend extends Backend<HostTensor> {
     }
 
     @Override
+    void overwrite(final HostTensor tensor, final HostTensor elements) {
+        tensor.setFloats(elements.toFloats());
+    }
+
+    @Override
     HostTensor get(final HostTensor tensor) {
         final HostTensor copy = HostTensor.allocate(host, tensor.spec());
         MemorySegment.copy(

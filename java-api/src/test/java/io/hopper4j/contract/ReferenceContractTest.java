@@ -18,4 +18,11 @@ final class ReferenceContractTest {
             super(new ReferenceBackend());
         }
     }
+
+    @Nested
+    final class MlaDecode extends MlaDecodeContractTest<HostTensor> {
+        MlaDecode() {
+            super(new ReferenceBackend());
+        }
+    }
 }
