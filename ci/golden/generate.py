@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Makes the golden files: what conversion, quantisation and the block-scaled product give when torch and ml_dtypes compute them.
+"""Makes the golden files: what conversion, quantisation, the block-scaled product and attention give when other software computes them.
 
 Usage: generate.py [OUTPUT_FOLDER]    (default: benchmarks/src/main/resources/golden of this repository)
 The README beside this file says what the files hold and how to run it. Output is the same, byte for byte, on every run.
 """
 import gzip
+import math
 import pathlib
 import sys
 
@@ -187,13 +188,143 @@ def products():
     return tensors, None
 
 
+# ---- attention ----
+
+TOKEN_DIM, VALUE_DIM = 576, 512
+
+
+def run_and_keep(module, config, hidden, positions):
+    """Runs transformers' eager attention and keeps what went into its softmax: rotated queries and what a cache would hold."""
+    kept = {}
+    from transformers.models.deepseek_v3 import modeling_deepseek_v3 as source
+
+    eager = source.eager_attention_forward
+
+    def keep(attention, query, key, value, *args, **kwargs):
+        kept["query"], kept["key"] = query, key
+        kept["scale"] = kwargs["scaling"]
+        out, weights = eager(attention, query, key, value, *args, **kwargs)
+        kept["out"] = out
+        return out, weights
+
+    source.eager_attention_forward = keep
+    try:
+        rotary = source.DeepseekV3RotaryEmbedding(config)(hidden, positions)
+        rotary = tuple(part.to(hidden.dtype) for part in rotary)
+        length = hidden.shape[1]
+        mask = torch.full((length, length), float("-inf"), dtype=hidden.dtype).triu(1)[None, None]
+        module(hidden, rotary, mask)
+    finally:
+        source.eager_attention_forward = eager
+    return kept
+
+
+def latent_attention():
+    """transformers' DeepseekV3Attention, which expands keys and values: its inputs as an absorbed decode sees them, and its output before o_proj."""
+    from transformers import DeepseekV3Config
+    from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention
+
+    tensors = {}
+    yarn = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0,
+            "mscale": 1.0, "mscale_all_dim": 1.0}
+    for name, rope in (("plain", {"rope_type": "default", "rope_theta": 10000.0}), ("yarn", yarn)):
+        generator = torch.Generator().manual_seed(21)
+        config = DeepseekV3Config(hidden_size=64, num_attention_heads=3, num_key_value_heads=3, q_lora_rank=24, kv_lora_rank=VALUE_DIM,
+                                  qk_nope_head_dim=16, qk_rope_head_dim=TOKEN_DIM - VALUE_DIM, v_head_dim=16, max_position_embeddings=2560,
+                                  rope_interleave=True, attention_bias=False, rope_parameters=rope, attn_implementation="eager")
+        module = DeepseekV3Attention(config, layer_idx=0).double().eval()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                spread = parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.2
+                values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * spread + (1.0 if parameter.dim() == 1 else 0.0)
+                parameter.copy_(values.float())
+            hidden = torch.randn(1, 70, 64, generator=generator, dtype=torch.float64)
+            kept = run_and_keep(module, config, hidden, torch.arange(70)[None])
+            latent, _ = module.kv_a_proj_with_mqa(hidden).split([VALUE_DIM, TOKEN_DIM - VALUE_DIM], dim=-1)
+            tokens = torch.cat([module.kv_a_layernorm(latent)[0], kept["key"][0, 0, :, 16:]], dim=-1)
+        chosen = [0, 1, 37, 69]
+        expand = module.kv_b_proj.weight.detach().view(3, 32, VALUE_DIM)
+        tensors[f"{name}.tokens"] = tokens.float()
+        tensors[f"{name}.q_nope"] = kept["query"][0, :, chosen, :16].transpose(0, 1).float().contiguous()
+        tensors[f"{name}.q_rope"] = kept["query"][0, :, chosen, 16:].transpose(0, 1).float().contiguous()
+        tensors[f"{name}.w_uk"] = expand[:, :16].float().contiguous()
+        tensors[f"{name}.w_uv"] = expand[:, 16:].float().contiguous()
+        tensors[f"{name}.out"] = kept["out"][0, chosen].float().contiguous()
+        tensors[f"{name}.positions"] = torch.tensor(chosen, dtype=torch.int32)
+        tensors[f"{name}.scale"] = torch.tensor([kept["scale"]], dtype=torch.float64).float()
+    return tensors, None
+
+
+def paged_attention(q, tokens, tokens_in_use, causal, window, sink, scale):
+    """Plain softmax attention of one request in float64; rows without keys give 0 and infinity."""
+    s_q, heads, _ = q.shape
+    out = torch.zeros(s_q, heads, VALUE_DIM, dtype=torch.float64)
+    lse = torch.full((heads, s_q), float("inf"), dtype=torch.float64)
+    for t in range(tokens_in_use):
+        end = len(tokens) - (tokens_in_use - 1 - t) if causal else len(tokens)
+        begin = max(0, end - window) if window else 0
+        if end <= begin:
+            continue
+        seen = tokens[begin:end].double()
+        scores = q[t].double() @ seen.T * scale
+        lse[:, t] = torch.logsumexp(scores, dim=-1)
+        if sink is None:
+            weights = torch.softmax(scores, dim=-1)
+        else:
+            weights = torch.softmax(torch.cat([scores, sink.double()[:, None]], dim=-1), dim=-1)[:, :-1]
+        out[t] = weights @ seen[:, :VALUE_DIM]
+    return out, lse
+
+
+def decode():
+    """One cache of 256 slots read with several page sizes; a case is page size, causal, window, sink, ragged."""
+    generator = torch.Generator().manual_seed(22)
+    scale = torch.tensor([192**-0.5 * (0.1 * math.log(40) + 1) ** 2], dtype=torch.float64).float()
+    slots, heads, s_q, lengths = 256, 3, 2, [0, 1, 63, 66]
+    q = torch.randn(len(lengths), s_q, heads, TOKEN_DIM, generator=generator).to(torch.bfloat16)
+    cache = (torch.randn(slots, TOKEN_DIM, generator=generator) * 0.1).to(torch.bfloat16)
+    sink = torch.randn(heads, generator=generator)
+    tensors = {"q": q, "cache": cache, "sink": sink, "scale": scale, "lengths": torch.tensor(lengths, dtype=torch.int32),
+               "q_tokens": torch.tensor([2, 1, 0, 2], dtype=torch.int32)}
+    for page_size in (1, 16, 64):
+        width = -(-max(lengths) // page_size)
+        table = torch.full((len(lengths), width), 2147480000, dtype=torch.int32)
+        order = torch.randperm(slots // page_size, generator=generator).tolist()
+        for r, length in enumerate(lengths):
+            for i in range(-(-length // page_size)):
+                table[r, i] = order.pop()
+        tensors[f"table.{page_size}"] = table
+        paged = cache.view(slots // page_size, page_size, TOKEN_DIM)
+        for causal, window, with_sink, ragged in ((1, 0, 0, 0), (0, 0, 1, 0), (1, 40, 0, 1), (1, 20, 1, 0)):
+            outs, lses = [], []
+            for r, length in enumerate(lengths):
+                tokens = torch.cat([paged[table[r, j // page_size], j % page_size][None] for j in range(length)]) if length else cache[:0]
+                in_use = int(tensors["q_tokens"][r]) if ragged else s_q
+                out, lse = paged_attention(q[r], tokens, in_use, causal, window, sink if with_sink else None, scale.double().item())
+                outs.append(out)
+                lses.append(lse)
+            case = f"{page_size}.{causal}.{window}.{with_sink}.{ragged}"
+            tensors[f"out.{case}"] = nearest_bf16(torch.stack(outs).numpy())
+            tensors[f"lse.{case}"] = torch.stack(lses).float()
+    return tensors, None
+
+
+FILES = {
+    "conversion": conversion,
+    "quantize": quantisation,
+    "gemm": products,
+    "latent_attention": latent_attention,
+    "mla_decode": decode,
+}
+
+
 def main():
     default = pathlib.Path(__file__).resolve().parents[2] / "benchmarks/src/main/resources/golden"
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else default
     folder.mkdir(parents=True, exist_ok=True)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
-    for name, make in (("conversion", conversion), ("quantize", quantisation), ("gemm", products)):
+    for name, make in FILES.items():
         tensors, metadata = make()
         packed = save(tensors, metadata)
         path = folder / f"{name}.safetensors.gz"

@@ -26,7 +26,7 @@ import java.util.zip.GZIPInputStream;
  * this module.
  */
 final class GoldenChecks {
-    private static final String REFERENCE = "reference";
+    static final String REFERENCE = "reference";
 
     /**
      * One check, run when its row is asked for.
@@ -55,10 +55,11 @@ final class GoldenChecks {
             checks.add(new Check("gemm", () -> products("d", out)));
             checks.add(new Check("gemm", () -> products("dc", out)));
         }
+        checks.addAll(AttentionGoldenChecks.all());
         return checks;
     }
 
-    private static SafeTensors open(final Arena arena, final String name) {
+    static SafeTensors open(final Arena arena, final String name) {
         final String resource = "/golden/" + name + ".safetensors.gz";
         try (InputStream packed = GoldenChecks.class.getResourceAsStream(resource)) {
             if (packed == null) {
@@ -73,7 +74,7 @@ final class GoldenChecks {
         }
     }
 
-    private static HostTensor tensor(final SafeTensors file, final String name) {
+    static HostTensor tensor(final SafeTensors file, final String name) {
         try {
             return file.tensor(name);
         } catch (final IOException e) {
@@ -81,7 +82,7 @@ final class GoldenChecks {
         }
     }
 
-    private static Row differences(final String operation, final String shape, final int cases, final long differing) {
+    static Row differences(final String operation, final String shape, final int cases, final long differing) {
         if (cases == 0) {
             throw new IllegalStateException("golden: " + operation + ": got no tensors of " + shape + ", need some");
         }

@@ -2,11 +2,13 @@ package io.hopper4j.cli;
 
 import io.hopper4j.DType;
 import io.hopper4j.Scaling;
+import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
 import io.hopper4j.quant.ScaleKind;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 
 /** What {@code verify} runs on a GPU. A new operation adds one line to {@link #all} and a method that lists its cases. */
@@ -17,6 +19,13 @@ final class VerifyCases {
     private static final long[] COLS = {8, 112, 128, 512, 576, 2112, 7168};
     private static final List<DType> WIDE = List.of(DType.F32, DType.F16, DType.BF16);
     private static final List<Scaling> SCALINGS = List.of(Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128);
+    private static final int[] HEADS = {1, 3, 8, 16, 64, 128};
+    private static final int[] PAGES = {1, 16, 32, 64, 128, 256};
+    private static final int[] QUERY_TOKENS = {1, 2, 4};
+    private static final List<Integer> LENGTHS = List.of(0, 1, 63, 64, 65, 129, 1000);
+    /** The batch that ThunderMLA was shown with: one request far longer than the others. */
+    private static final List<Integer> UNEVEN_LENGTHS = List.of(4641, 45118, 1730, 1696);
+
     private static final int RANDOM_CASES = 12;
 
     private VerifyCases() {}
@@ -32,6 +41,7 @@ final class VerifyCases {
         quantize(cases, random);
         dequantize(cases, random);
         gemm(cases, random);
+        mlaDecode(cases, random);
         return cases;
     }
 
@@ -100,6 +110,44 @@ final class VerifyCases {
                     .withOut(pick(List.of(DType.BF16, DType.F32), random))
                     .withAccumulate(random.below(2) == 1);
             cases.add(new GemmCase(spec, m, gap(random), random.next()));
+        }
+    }
+
+    /** All pairs of heads and page sizes, query tokens and masks taking turns; then a batch of one long request, and one of many heads. */
+    private static void mlaDecode(final List<VerifyCase> cases, final SplitMix64 random) {
+        int turn = 0;
+        for (final int heads : HEADS) {
+            for (final int pageSize : PAGES) {
+                final MlaDecodeSpec spec = MlaDecodeSpec.of(heads, pageSize, 1, 1, 1)
+                        .withSQ(QUERY_TOKENS[(turn + turn / 3) % QUERY_TOKENS.length])
+                        .withCausal(turn % 4 != 3)
+                        .withWindow(turn % 5 == 4 ? 100 : 0);
+                cases.add(MlaDecodeCase.of(spec, LENGTHS, turn % 2 * 3, turn % 3 == 1, turn % 7 == 2, random.next()));
+                turn++;
+            }
+        }
+        cases.add(MlaDecodeCase.of(
+                MlaDecodeSpec.of(16, 64, 1, 1, 1).withSQ(4), UNEVEN_LENGTHS, 0, false, false, random.next()));
+        cases.add(MlaDecodeCase.of(
+                MlaDecodeSpec.of(128, 64, 1, 1, 1).withSQ(2),
+                Collections.nCopies(16, 4096),
+                0,
+                false,
+                false,
+                random.next()));
+        for (int i = 0; i < RANDOM_CASES; i++) {
+            final int batch = 1 + (int) random.below(40);
+            final List<Integer> lengths = new ArrayList<>();
+            for (int r = 0; r < batch; r++) {
+                lengths.add((int) random.below(random.below(4) == 0 ? 3000 : 300));
+            }
+            final MlaDecodeSpec spec = MlaDecodeSpec.of(1 + (int) random.below(128), 1 << random.below(9), 1, 1, 1)
+                    .withSQ(1 + (int) random.below(5))
+                    .withCausal(random.below(4) != 0)
+                    .withWindow(random.below(3) == 0 ? 1 + (int) random.below(400) : 0)
+                    .withSmBudget((int) random.below(2) * (1 + (int) random.below(132)));
+            cases.add(MlaDecodeCase.of(
+                    spec, lengths, (int) random.below(5), random.below(2) == 0, random.below(2) == 0, random.next()));
         }
     }
 

@@ -5,8 +5,10 @@ import static org.assertj.core.api.Assertions.assertThat;
 import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
 import io.hopper4j.Kernels;
+import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.reference.BlockScaledProduct;
+import io.hopper4j.reference.PagedLatentAttention;
 import java.lang.foreign.Arena;
 import java.util.List;
 import java.util.Set;
@@ -55,11 +57,42 @@ final class VerifyCasesTest {
                             kernels.support(quantize.spec()).isSupported();
                         case DequantizeCase dequantize ->
                             kernels.support(dequantize.spec()).isSupported();
+                        case MlaDecodeCase decode ->
+                            kernels.support(decode.spec()).isSupported();
                         default -> false;
                     };
                     assertThat(served).as(c.shape()).isTrue();
                 }
             }
+        }
+    }
+
+    @Test
+    void meetsAllPairsOfHeadsAndPages() {
+        final Set<List<Integer>> pairs = cases.stream()
+                .filter(MlaDecodeCase.class::isInstance)
+                .map(c -> ((MlaDecodeCase) c).spec())
+                .map(spec -> List.of(spec.heads(), spec.pageSize()))
+                .collect(Collectors.toSet());
+        for (final int heads : new int[] {1, 3, 8, 16, 64, 128}) {
+            for (final int pageSize : new int[] {1, 16, 32, 64, 128, 256}) {
+                assertThat(pairs).contains(List.of(heads, pageSize));
+            }
+        }
+    }
+
+    /** The reference's output must pass and a row in another's place must not. */
+    @Test
+    void seesAWrongAttentionRow() {
+        final MlaDecodeCase decode =
+                MlaDecodeCase.of(MlaDecodeSpec.of(3, 16, 1, 1, 1).withSQ(2), List.of(40, 0, 65), 1, true, true, 5);
+        try (Arena arena = Arena.ofConfined()) {
+            final var x = decode.operands(arena, new SplitMix64(5));
+            PagedLatentAttention.decode(decode.spec(), x, 3);
+            assertThat(decode.compare(x, new SplitMix64(6)).withinBounds()).isTrue();
+            final float[] first = x.out().select(0, 0).select(0, 0).select(0, 0).toFloats();
+            x.out().select(0, 0).select(0, 0).select(0, 1).setFloats(first);
+            assertThat(decode.compare(x, new SplitMix64(6)).withinBounds()).isFalse();
         }
     }
 

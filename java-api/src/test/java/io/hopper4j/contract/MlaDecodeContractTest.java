@@ -98,8 +98,7 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
         // One long request, which lies in many parts, and many short ones.
         cases.add(new Case(16, 1, 64, true, 0, false, false, 0, List.of(6000), random.nextLong()));
         cases.add(new Case(16, 1, 64, true, 0, true, false, 3, List.of(3000, 10, 900), random.nextLong()));
-        cases.add(
-                new Case(1, 1, 16, true, 0, false, false, 0, Collections.nCopies(200, 3), random.nextLong()));
+        cases.add(new Case(1, 1, 16, true, 0, false, false, 0, Collections.nCopies(200, 3), random.nextLong()));
         for (int i = 0; i < 10; i++) {
             final List<Integer> lengths =
                     random.ints(random.nextInt(1, 12), 0, 500).boxed().toList();
