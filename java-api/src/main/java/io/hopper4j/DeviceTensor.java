@@ -32,6 +32,17 @@ public sealed interface DeviceTensor extends Tensor permits CudaTensor {
     void copyFrom(HostTensor source, Stream on);
 
     /**
+     * Copies elements from other memory of the same device in stream order. The two must not overlap.
+     *
+     * @param source same type and shape; on both sides contiguous, or rows (or columns) at one distance
+     * @param on a stream of the same device
+     * @throws IllegalArgumentException if type or shape differ, strides cannot be copied, or the source or stream is of another device
+     * @throws IllegalStateException if an arena or the stream is closed
+     * @throws DeviceException if the driver reports an error, possibly of earlier work
+     */
+    void copyFrom(DeviceTensor source, Stream on);
+
+    /**
      * Copies elements to the host in stream order; the target holds them when the stream is past the copy.
      *
      * @param target same type and shape, native memory; on both sides contiguous, or rows (or columns) at one distance

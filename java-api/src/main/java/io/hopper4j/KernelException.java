@@ -5,7 +5,11 @@ package io.hopper4j;
  * kernel serves. Mistakes of the caller are {@link IllegalArgumentException} and {@link IllegalStateException}.
  */
 public abstract sealed class KernelException extends RuntimeException
-        permits DeviceException, OutOfDeviceMemoryException, UnsupportedKernelException, NativeLibraryException {
+        permits DeviceException,
+                OutOfDeviceMemoryException,
+                OutOfPagesException,
+                UnsupportedKernelException,
+                NativeLibraryException {
     private static final long serialVersionUID = 1L;
 
     KernelException(final String message) {

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
@@ -37,7 +38,9 @@ final class PlanningTest {
             GemmSpec.of(0, 576, 7168).withSmBudget(20),
             QuantizeSpec.of(4096, 7168, DType.BF16, Scaling.ACTIVATION_1X128),
             QuantizeSpec.of(7168, 2048, DType.F32, Scaling.WEIGHT_128X128),
-            DequantizeSpec.of(128, 2048, Scaling.WEIGHT_128X128, DType.F16)
+            DequantizeSpec.of(128, 2048, Scaling.WEIGHT_128X128, DType.F16),
+            MlaDecodeSpec.of(128, 64, 32, 8192, 4096),
+            MlaDecodeSpec.of(1, 1, 0, 0, 1).withSQ(4).withSmBudget(20)
         }) {
             assertThat(Kernels.support(device, spec))
                     .as("%s on %s", spec, device.name())

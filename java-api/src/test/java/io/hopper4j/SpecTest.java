@@ -3,6 +3,8 @@ package io.hopper4j;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
 
+import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.MlaSoftmaxScale;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
@@ -32,6 +34,23 @@ final class SpecTest {
         refused(
                 () -> DequantizeSpec.of(1, 0, Scaling.ACTIVATION_1X128, DType.F32),
                 "dequantize: cols: got 0, need at least 1");
+        refused(() -> MlaDecodeSpec.of(0, 64, 1, 1, 1), "mla_decode: heads: got 0, need at least 1");
+        refused(() -> MlaDecodeSpec.of(1, 0, 1, 1, 1), "mla_decode: pageSize: got 0, need at least 1");
+        refused(() -> MlaDecodeSpec.of(1, 1, -1, 1, 1), "mla_decode: maxBatch: got -1, need at least 0");
+        refused(() -> MlaDecodeSpec.of(1, 1, 1, -1, 1), "mla_decode: maxLength: got -1, need at least 0");
+        refused(() -> MlaDecodeSpec.of(1, 1, 1, 1, 0), "mla_decode: pages: got 0, need at least 1");
+        final MlaDecodeSpec decode = MlaDecodeSpec.of(1, 1, 1, 1, 1);
+        refused(() -> decode.withSQ(0), "mla_decode: sQ: got 0, need at least 1");
+        refused(() -> decode.withWindow(-1), "mla_decode: window: got -1, need at least 0");
+        refused(() -> decode.withSmBudget(-1), "mla_decode: smBudget: got -1, need at least 0");
+        for (final float scale : new float[] {0, -1, Float.NaN, Float.POSITIVE_INFINITY}) {
+            refused(
+                    () -> decode.withSoftmaxScale(scale),
+                    "mla_decode: softmaxScale: got " + scale + ", need a finite number above 0");
+        }
+        refused(
+                () -> MlaDecodeSpec.of(1, 1024, 1, 1, 1L << 41),
+                "mla_decode: cache [pages,pageSize,576]: got 2199023255552 x 589824, need fewer than 2^60 elements");
         refused(() -> new DeviceInfo("none", 9, 0, 0, 1, 1, 1, 0), "device: smCount: got 0, need at least 1");
         refused(
                 () -> DeviceInfo.described("B200"),
@@ -57,6 +76,19 @@ final class SpecTest {
                 .isEqualTo(new QuantizeSpec(7, 8, DType.F16, Scaling.WEIGHT_128X128, ScaleKind.POWER_OF_TWO, 3));
         assertThat(DequantizeSpec.of(7, 8, Scaling.WEIGHT_128X128, DType.F16).withSmBudget(3))
                 .isEqualTo(new DequantizeSpec(7, 8, Scaling.WEIGHT_128X128, DType.F16, 3));
+    }
+
+    @Test
+    void shouldChangeOneThingOfADecode() {
+        final MlaDecodeSpec spec = MlaDecodeSpec.of(16, 64, 3, 1000, 50);
+        assertThat(spec).isEqualTo(new MlaDecodeSpec(16, 1, 64, true, 0, 0, MlaSoftmaxScale.DEEPSEEK_V3, 3, 1000, 50));
+        assertThat(spec.withSQ(2)
+                        .withCausal(false)
+                        .withWindow(100)
+                        .withSoftmaxScale(0.5f)
+                        .withSmBudget(20))
+                .isEqualTo(new MlaDecodeSpec(16, 2, 64, false, 100, 20, 0.5f, 3, 1000, 50));
+        assertThat(spec.tableWidth()).isEqualTo(16);
     }
 
     @Test

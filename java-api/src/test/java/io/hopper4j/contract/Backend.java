@@ -7,6 +7,8 @@ import io.hopper4j.Scaling;
 import io.hopper4j.Stream;
 import io.hopper4j.Tensor;
 import io.hopper4j.TensorSpec;
+import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.PagedKvCache;
 import java.lang.foreign.Arena;
 import java.util.Arrays;
 
@@ -27,6 +29,9 @@ abstract class Backend<T extends Tensor> implements AutoCloseable {
 
     /** The elements of a tensor once the stream is past all work, in a host tensor of the same strides. */
     abstract HostTensor get(T tensor);
+
+    /** A paged cache. */
+    abstract PagedKvCache<T> openKvCache(MlaDecodeSpec spec, int layers);
 
     /** Gives an existing tensor other elements, in stream order. */
     abstract void overwrite(T tensor, HostTensor elements);

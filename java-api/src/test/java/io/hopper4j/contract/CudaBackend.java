@@ -7,6 +7,8 @@ import io.hopper4j.HostTensor;
 import io.hopper4j.Kernels;
 import io.hopper4j.Stream;
 import io.hopper4j.TensorSpec;
+import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.PagedKvCache;
 
 /** The CUDA kernels of the first device. */
 final class CudaBackend extends Backend<DeviceTensor> {
@@ -45,6 +47,11 @@ final class CudaBackend extends Backend<DeviceTensor> {
         final DeviceTensor tensor = arena.allocate(elements.spec());
         tensor.copyFrom(elements, stream);
         return tensor;
+    }
+
+    @Override
+    PagedKvCache<DeviceTensor> openKvCache(final MlaDecodeSpec spec, final int layers) {
+        return PagedKvCache.onDevice(arena, host, spec, layers);
     }
 
     @Override

@@ -27,4 +27,11 @@ final class CudaContractTest {
             super(new CudaBackend());
         }
     }
+
+    @Nested
+    final class KvCache extends PagedKvCacheContractTest<DeviceTensor> {
+        KvCache() {
+            super(new CudaBackend());
+        }
+    }
 }

@@ -15,11 +15,17 @@ import io.hopper4j.Event;
 import io.hopper4j.Graph;
 import io.hopper4j.HostTensor;
 import io.hopper4j.Kernels;
+import io.hopper4j.Launch;
 import io.hopper4j.OutOfDeviceMemoryException;
 import io.hopper4j.Scaled;
 import io.hopper4j.Scaling;
 import io.hopper4j.Stream;
 import io.hopper4j.TensorSpec;
+import io.hopper4j.attention.MlaDecodeLaunch;
+import io.hopper4j.attention.MlaDecodeOperands;
+import io.hopper4j.attention.MlaDecodePlan;
+import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.MlaScheduleLaunch;
 import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
@@ -140,6 +146,26 @@ final class CudaRuntimeTest {
             assertThat(back.toFloats()).containsExactly(pinned.toFloats());
             assertThat(device.allocatePinned(owner, DType.F32, 0, 7).toFloats()).isEmpty();
         }
+    }
+
+    @Test
+    void shouldCopyWithinTheDevice() {
+        final HostTensor numbers = HostTensor.allocate(backend.host, DType.F32, 5, 7);
+        numbers.setFloat(3, 4, 6);
+        final DeviceTensor from = backend.put(numbers);
+        final DeviceTensor wide = backend.filled(TensorSpec.packed(DType.F32, 5, 9), -1);
+        wide.slice(1, 1, 8).copyFrom(from, stream);
+        final HostTensor got = backend.get(wide);
+        assertThat(got.slice(1, 1, 8).toFloats()).containsExactly(numbers.toFloats());
+        assertThat(got.select(1, 0).toFloats()).as("left of the rows").containsOnly(-1f);
+        assertThat(got.select(1, 8).toFloats()).as("right of the rows").containsOnly(-1f);
+        assertThatIllegalArgumentException()
+                .isThrownBy(() -> wide.copyFrom(from, stream))
+                .withMessage("copyFrom: source: got F32 [5,7], need F32 [5,9]");
+        final DeviceArena other = device.openArena(stream);
+        final DeviceTensor gone = other.allocate(DType.F32, 5, 9);
+        other.close();
+        assertThatIllegalStateException().isThrownBy(() -> wide.copyFrom(gone, stream));
     }
 
     @Test
@@ -314,21 +340,46 @@ final class CudaRuntimeTest {
 
     @Test
     void shouldAllocateNothingOnTheHeapPerLaunch() {
-        final ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
         try (GemmPlan<DeviceTensor> plan = backend.kernels().plan(GemmSpec.of(M, N, K));
                 GemmLaunch<DeviceTensor> launch = plan.bind(a, b, output(), null)) {
-            long least = Long.MAX_VALUE;
-            // The first rounds compile the code; a compiled round allocates nothing at all.
-            for (int round = 0; round < 40 && least > 0; round++) {
-                final long before = threads.getCurrentThreadAllocatedBytes();
-                for (int i = 0; i < 1000; i++) {
-                    launch.launch(stream);
-                }
-                least = Math.min(least, threads.getCurrentThreadAllocatedBytes() - before);
-                stream.synchronize();
-            }
-            assertThat(least).as("bytes allocated by 1000 launches").isZero();
+            assertAllocatesNothing(launch);
         }
+        final MlaData data =
+                new MlaData(backend.host, MlaDecodeSpec.of(8, 16, 1, 1, 1), new int[] {5, 40}, null, false, 33);
+        try (MlaDecodePlan<DeviceTensor> plan = backend.kernels().plan(data.spec)) {
+            final DeviceTensor lengths = backend.put(data.lengthTensor(backend.host));
+            final DeviceTensor schedule = arena.allocate(DType.U8, plan.scheduleBytes());
+            final MlaDecodeOperands<DeviceTensor> operands = MlaDecodeOperands.<DeviceTensor>builder()
+                    .q(backend.put(data.q))
+                    .cache(backend.put(data.cache))
+                    .blockTable(backend.put(data.blockTable))
+                    .lengths(lengths)
+                    .schedule(schedule)
+                    .out(arena.allocate(DType.BF16, 2, 1, 8, MlaDecodeSpec.VALUE_DIM))
+                    .lse(arena.allocate(DType.F32, 2, 8, 1))
+                    .workspace(arena.allocate(DType.U8, plan.workspaceBytes()))
+                    .build();
+            try (MlaScheduleLaunch<DeviceTensor> first = plan.bindSchedule(lengths, null, schedule);
+                    MlaDecodeLaunch<DeviceTensor> then = plan.bind(operands)) {
+                assertAllocatesNothing(first);
+                assertAllocatesNothing(then);
+            }
+        }
+    }
+
+    private void assertAllocatesNothing(final Launch launch) {
+        final ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+        long least = Long.MAX_VALUE;
+        // The first rounds compile the code; a compiled round allocates nothing at all.
+        for (int round = 0; round < 40 && least > 0; round++) {
+            final long before = threads.getCurrentThreadAllocatedBytes();
+            for (int i = 0; i < 1000; i++) {
+                launch.launch(stream);
+            }
+            least = Math.min(least, threads.getCurrentThreadAllocatedBytes() - before);
+            stream.synchronize();
+        }
+        assertThat(least).as("bytes allocated by 1000 launches of %s", launch).isZero();
     }
 
     @Test

@@ -4,6 +4,8 @@ import io.hopper4j.HostTensor;
 import io.hopper4j.Kernels;
 import io.hopper4j.Stream;
 import io.hopper4j.TensorSpec;
+import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.PagedKvCache;
 import java.lang.foreign.MemorySegment;
 
 /** The plain Java reference. */
@@ -31,6 +33,11 @@ final class ReferenceBackend extends Backend<HostTensor> {
     @Override
     HostTensor put(final HostTensor elements) {
         return get(elements);
+    }
+
+    @Override
+    PagedKvCache<HostTensor> openKvCache(final MlaDecodeSpec spec, final int layers) {
+        return PagedKvCache.onHost(host, spec, layers);
     }
 
     @Override

@@ -25,4 +25,11 @@ final class ReferenceContractTest {
             super(new ReferenceBackend());
         }
     }
+
+    @Nested
+    final class KvCache extends PagedKvCacheContractTest<HostTensor> {
+        KvCache() {
+            super(new ReferenceBackend());
+        }
+    }
 }

@@ -74,6 +74,39 @@ public final class CudaTensor implements DeviceTensor {
     }
 
     @Override
+    public void copyFrom(final DeviceTensor source, final Stream on) {
+        final CudaStream stream = CudaStream.of("copyFrom: stream", on, arena.cudaDevice());
+        if (!(source instanceof CudaTensor other) || !other.device().equals(device())) {
+            throw Arguments.bad("copyFrom: source", "a tensor of " + source.device(), "one of " + device());
+        }
+        if (other.dtype() != dtype() || !other.shape().equals(shape())) {
+            throw Arguments.bad("copyFrom: source", other.dtype() + " " + other.shape(), dtype() + " " + shape());
+        }
+        final CopyShape shape = CopyShape.of("copyFrom", spec, source.spec());
+        arena.lifetime().enter();
+        try {
+            other.arena.lifetime().enter();
+            try (Call call = new Call()) {
+                final MemorySegment target = stream.enter();
+                try {
+                    final Capture capture = stream.capture();
+                    if (capture != null) {
+                        capture.hold(arena);
+                        capture.hold(other.arena);
+                    }
+                    call.check(shape.copy(target, address, shape.first(), other.address, shape.second(), call));
+                } finally {
+                    stream.exit();
+                }
+            } finally {
+                other.arena.lifetime().exit();
+            }
+        } finally {
+            arena.lifetime().exit();
+        }
+    }
+
+    @Override
     public void copyTo(final HostTensor target, final Stream on) {
         if (target.segment().isReadOnly()) {
             throw Arguments.bad("copyTo: target", "read-only memory", "memory that can be written");
