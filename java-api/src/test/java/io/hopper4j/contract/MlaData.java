@@ -111,7 +111,8 @@ final class MlaData {
         return order;
     }
 
-    private HostTensor slot(final int request, final int token) {
+    /** A cached token of a request. */
+    HostTensor slot(final int request, final int token) {
         return cache.select(0, pages[request][token / spec.pageSize()]).select(0, token % spec.pageSize());
     }
 

@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException
 import static org.assertj.core.api.Assertions.assertThatIllegalStateException;
 
 import io.hopper4j.DType;
+import io.hopper4j.Graph;
 import io.hopper4j.HostTensor;
 import io.hopper4j.OutOfPagesException;
 import io.hopper4j.Tensor;
@@ -240,6 +241,74 @@ abstract class PagedKvCacheContractTest<T extends Tensor> {
                         .as("step %s", step)
                         .isCloseTo((float) Math.log(step), Offset.offset(1e-5f));
             }
+        }
+    }
+
+    @Test
+    void shouldDecodeACapturedLoopOf256StepsWhileLengthsGrow() {
+        final int steps = 256;
+        final int[] lengths = {100, 0, 37};
+        final int[] last = Arrays.stream(lengths).map(n -> n + steps).toArray();
+        final MlaData data = new MlaData(backend.host, MlaDecodeSpec.of(4, 16, 1, 1, 1), last, null, false, 77);
+        final T out = backend.filled(TensorSpec.packed(DType.BF16, 3, 1, 4, MlaDecodeSpec.VALUE_DIM), Float.NaN);
+        final T lse = backend.filled(TensorSpec.packed(DType.F32, 3, 4, 1), Float.NaN);
+        try (PagedKvCache<T> cache = backend.openKvCache(data.spec, 1);
+                MlaDecodePlan<T> plan = backend.kernels().plan(data.spec)) {
+            final List<Sequence> batch = List.of(cache.allocate(), cache.allocate(), cache.allocate());
+            final T schedule = backend.allocate(TensorSpec.packed(DType.U8, plan.scheduleBytes()));
+            final MlaDecodeOperands<T> operands = MlaDecodeOperands.<T>builder()
+                    .q(backend.put(data.q))
+                    .cache(cache.cache(0))
+                    .blockTable(cache.blockTable())
+                    .lengths(cache.lengths())
+                    .schedule(schedule)
+                    .out(out)
+                    .lse(lse)
+                    .workspace(
+                            plan.workspaceBytes() == 0
+                                    ? null
+                                    : backend.allocate(TensorSpec.packed(DType.U8, plan.workspaceBytes())))
+                    .build();
+            for (int r = 0; r < 3; r++) {
+                extend(cache, batch.get(r), data, r, lengths[r]);
+            }
+            try (MlaScheduleLaunch<T> first = plan.bindSchedule(cache.lengths(), null, schedule);
+                    MlaDecodeLaunch<T> then = plan.bind(operands);
+                    Graph step = backend.stream().capture(on -> {
+                        first.launch(on);
+                        then.launch(on);
+                    })) {
+                for (int i = 1; i <= steps; i++) {
+                    for (int r = 0; r < 3; r++) {
+                        extend(cache, batch.get(r), data, r, 1);
+                        lengths[r]++;
+                    }
+                    cache.upload(batch, backend.stream());
+                    step.launch(backend.stream());
+                    if (i % 32 == 0) {
+                        data.assertDecoded(backend.get(out), backend.get(lse), lengths, 3);
+                    }
+                }
+            }
+        }
+    }
+
+    /** Appends tokens of a request of the data to its sequence. */
+    private void extend(
+            final PagedKvCache<T> cache,
+            final Sequence sequence,
+            final MlaData data,
+            final int request,
+            final int tokens) {
+        final int before = sequence.length();
+        cache.append(sequence, tokens, backend.stream());
+        final long size = cache.spec().pageSize();
+        for (int j = before; j < before + tokens; j++) {
+            final long slot = cache.slot(sequence, j);
+            final T page = backend.slice(cache.cache(0), 0, slot / size, slot / size + 1);
+            backend.overwrite(
+                    backend.slice(page, 1, slot % size, slot % size + 1),
+                    data.slot(request, j).reshape(1, 1, TOKEN_DIM));
         }
     }
 
