@@ -52,8 +52,18 @@ interface BenchOperation {
      *
      * @param bytes that must cross the memory's interface, each operand once
      * @param flops operations of the tensor cores, 0: none
+     * @param isBf16 whether those are of BF16 numbers, at half the rate of FP8
      */
-    record Work(double bytes, double flops) {
+    record Work(double bytes, double flops, boolean isBf16) {
+        /** Work on FP8 numbers, or none of the tensor cores. */
+        Work(final double bytes, final double flops) {
+            this(bytes, flops, false);
+        }
+
+        static Work bf16(final double bytes, final double flops) {
+            return new Work(bytes, flops, true);
+        }
+
         /**
          * {@return the microseconds below which a card of these yardsticks cannot go; NaN where they are not known}
          *

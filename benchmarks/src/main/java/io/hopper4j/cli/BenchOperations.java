@@ -20,7 +20,9 @@ final class BenchOperations {
     static final List<BenchOperation> ALL = List.of(
             new GemmBench(),
             new QuantizeBench("quantize_1x128", Scaling.ACTIVATION_1X128),
-            new QuantizeBench("quantize_128x128", Scaling.WEIGHT_128X128));
+            new QuantizeBench("quantize_128x128", Scaling.WEIGHT_128X128),
+            new MlaDecodeBench(MlaDecodeBench.Part.DECODE),
+            new MlaDecodeBench(MlaDecodeBench.Part.SCHEDULE));
 
     private BenchOperations() {}
 
@@ -31,6 +33,11 @@ final class BenchOperations {
      * @param shape its sizes
      */
     record Case(BenchOperation operation, BenchShape shape) {
+        /** {@return what it must move and compute} */
+        BenchOperation.Work work() {
+            return operation.work(shape);
+        }
+
         @Override
         public String toString() {
             return operation.name() + " " + shape;

@@ -154,8 +154,9 @@ record Yardsticks(
 
     /** {@return the floor of some work, by these yardsticks} */
     double floorMicroseconds(final BenchOperation.Work work) {
-        return work.floorMicroseconds(
-                Math.max(copyGBs, readGBs), Double.isNaN(fp8Tflops) ? USUAL_FP8_TFLOPS : fp8Tflops);
+        final double fp8 = Double.isNaN(fp8Tflops) ? USUAL_FP8_TFLOPS : fp8Tflops;
+        final double bf16 = Double.isNaN(bf16Tflops) ? USUAL_FP8_TFLOPS / 2 : bf16Tflops;
+        return work.floorMicroseconds(Math.max(copyGBs, readGBs), work.isBf16() ? bf16 : fp8);
     }
 
     /** {@return as results have them} */

@@ -38,7 +38,7 @@ final class BenchCommandTest {
     @Test
     void wrongUseIsNamed() throws IOException {
         assertThat(run("bench", "physics")).isEqualTo(2);
-        assertThat(err.toString()).contains("bench: family: got physics, need one of [gemm, quant]");
+        assertThat(err.toString()).contains("bench: family: got physics, need one of [gemm, quant, attention]");
         assertThat(run("bench", "--shapes", "none")).isEqualTo(2);
         assertThat(err.toString()).contains("bench: --shapes: got none, need deepseek-v3, peers or a file that exists");
         assertThat(run("bench", "quant", "--shapes", "peers")).isEqualTo(2);
@@ -46,7 +46,7 @@ final class BenchCommandTest {
         assertThat(run("bench", "--timer", "sundial")).isEqualTo(2);
         assertThat(err.toString()).contains("--timer: got sundial, need auto, cupti, graph or events");
         assertThat(run("bench", "--out", folder.resolve("one.json").toString())).isEqualTo(2);
-        assertThat(err.toString()).contains("for the families [gemm, quant], need a folder that exists");
+        assertThat(err.toString()).contains("for the families [gemm, quant, attention], need a folder that exists");
         assertThat(run("bench", "gemm", "--out", folder.resolve("no/one.json").toString()))
                 .isEqualTo(2);
         assertThat(err.toString()).contains("need a file in a folder that exists");

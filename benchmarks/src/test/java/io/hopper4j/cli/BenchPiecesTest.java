@@ -103,7 +103,7 @@ final class BenchPiecesTest {
                 .containsExactly("fp8_gemm_nt m=1 n=8 k=512", "quantize_1x128 m=4 k=128");
         assertBad(
                 "nothing m=1",
-                "line 1: operation: got nothing, need one of [fp8_gemm_nt, quantize_1x128, quantize_128x128]");
+                "line 1: operation: got nothing, need one of [fp8_gemm_nt, quantize_1x128, quantize_128x128, mla_decode, mla_schedule]");
         assertBad("\nfp8_gemm_nt m=1 n=8", "line 2: fp8_gemm_nt: got no k, need all of [m, n, k]");
         assertBad("fp8_gemm_nt m=0 n=8 k=512", "line 1: m: got 0, need a whole number above 0");
         assertBad("fp8_gemm_nt m=x n=8 k=512", "line 1: m: got x, need a whole number above 0");
