@@ -13,11 +13,11 @@ struct RingStorage {
 };
 
 // The sum of `count` rows of 32 floats, by `consumers` warps that each see every row; sums[warp][lane].
-template <int kStages>
+template <int kStages, bool kByLane>
 __global__ void sum_through_ring(const float* rows, int count, int consumers, float* sums) {
   __shared__ alignas(128) uint8_t memory[sizeof(RingStorage<kStages>)];
   auto& shared = *reinterpret_cast<RingStorage<kStages>*>(memory);
-  if (threadIdx.x == 0) shared.ring.init(consumers);
+  if (threadIdx.x == 0) shared.ring.init(kByLane ? 32 * consumers : consumers);
   Ring<kStages>::publish();
   typename Ring<kStages>::Position at;
   const int warp = threadIdx.x / 32;
@@ -35,7 +35,11 @@ __global__ void sum_through_ring(const float* rows, int count, int consumers, fl
     for (int row = 0; row < count; ++row, at.advance()) {
       shared.ring.wait_filled(at);
       sum += shared.rows[at.stage][threadIdx.x % 32];
-      shared.ring.release(at);
+      if constexpr (kByLane) {
+        shared.ring.release_by_lane(at);
+      } else {
+        shared.ring.release(at);
+      }
     }
     sums[(warp - 1) * 32 + threadIdx.x % 32] = sum;
   }
@@ -45,13 +49,13 @@ __global__ void sum_through_ring(const float* rows, int count, int consumers, fl
 
 class RingGpu : public h4j::testing::GpuTest {
  protected:
-  template <int kStages>
+  template <int kStages, bool kByLane = false>
   void check(int count, int consumers) {
     std::vector<float> rows(static_cast<size_t>(count) * 32);
     for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i % 1013);  // sums stay exact
     const uint64_t in = upload(rows);
     const uint64_t out = upload(std::vector<float>(static_cast<size_t>(consumers) * 32, -1.0f));
-    h4j::tile::sum_through_ring<kStages>
+    h4j::tile::sum_through_ring<kStages, kByLane>
         <<<1, 32 * (1 + consumers)>>>(reinterpret_cast<const float*>(in), count, consumers, reinterpret_cast<float*>(out));
     ASSERT_EQ(cudaSuccess, cudaDeviceSynchronize());
     const std::vector<float> sums = download<float>(out, static_cast<size_t>(consumers) * 32);
@@ -68,5 +72,13 @@ TEST_F(RingGpu, BringsEveryRowToEveryConsumerOnce) {
     check<1>(count, 1);
     check<2>(count, 3);
     check<5>(count, 8);
+  }
+}
+
+TEST_F(RingGpu, TakesAnArrivalALane) {
+  for (const int count : {0, 1, 2, 3, 7, 64, 257}) {
+    check<1, true>(count, 1);
+    check<2, true>(count, 3);
+    check<5, true>(count, 8);
   }
 }

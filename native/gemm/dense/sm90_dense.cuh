@@ -269,7 +269,7 @@ struct Consumer {
         }
         at.advance();
       }
-      shared.scale_ring.release(strips_at);
+      shared.scale_ring.release_by_lane(strips_at);
       strips_at.advance();
     }
   }
@@ -504,7 +504,7 @@ __global__ void __launch_bounds__(Config{kTileM, kTileN, kStages, kGroups, kSlic
     cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.a_scales));
     if constexpr (Shared::kStaged) cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.d));
     shared.ring.init(4 * kConfig.row_groups(), 2);
-    if constexpr (kConfig.strips()) shared.scale_ring.init(4 * kConfig.math_groups());
+    if constexpr (kConfig.strips()) shared.scale_ring.init(128 * kConfig.math_groups());
   }
   tile::Ring<kStages>::publish();
 
