@@ -74,36 +74,57 @@ __device__ inline int2 scan_before(int value, int* warp_sums) {
 // Parts of `share` blocks that a request's blocks lie in.
 __device__ inline int pieces(int begin, int blocks, int share) { return blocks > 0 ? (begin + blocks - 1) / share - begin / share + 1 : 0; }
 
-// Blocks of a part. The even share cuts most requests when there are about as many requests as parts; a slightly larger one that cuts fewer costs less.
-__device__ inline int choose_share(const ScheduleParams& params, const Requests& requests, int total, int* piece_sums) {
-  const int even = max((total + params.layout.parts - 1) / params.layout.parts, 1);
-  const int step = max(even / 48, 1);
-  if (threadIdx.x < kShares) piece_sums[threadIdx.x] = 0;
+// What the choice of a share adds up over the CTA.
+struct Tally {
+  int largest;          // cost of a request
+  int pieces[kShares];  // of requests that a share cuts
+};
+
+// Blocks of a part. The even share cuts most requests when there are about as many requests as parts; a slightly larger one, or one that whole requests
+// of the largest kind fill, may cut fewer and cost less.
+__device__ inline int choose_share(const ScheduleParams& params, const Requests& requests, int total, Tally& tally) {
+  if (threadIdx.x == 0) tally.largest = 1;
+  if (threadIdx.x < kShares) tally.pieces[threadIdx.x] = 0;
   __syncthreads();
+  int largest = 1;
+  for (int request = static_cast<int>(threadIdx.x); request < params.batch; request += kScheduleThreads) {
+    largest = max(largest, requests.blocks(request) + kRequestOverheadBlocks);
+  }
+  largest = __reduce_max_sync(0xffffffffu, largest);
+  if (threadIdx.x % 32 == 0) atomicMax(&tally.largest, largest);  // integers: the order does not matter, here and below
+  __syncthreads();
+
+  const int even = max((total + params.layout.parts - 1) / params.layout.parts, 1);
+  int shares[kShares];
+#pragma unroll
+  for (int i = 0; i < kShares - 1; ++i) shares[i] = even + i * max(even / 48, 1);
+  shares[kShares - 1] = (even + tally.largest - 1) / tally.largest * tally.largest;
+
   int own[kShares] = {};
   for (int request = static_cast<int>(threadIdx.x); request < params.batch; request += kScheduleThreads) {
     const int blocks = requests.blocks(request);
     const int begin = requests.begin(request);
 #pragma unroll
     for (int i = 0; i < kShares; ++i) {
-      const int count = pieces(begin, blocks, even + i * step);
+      const int count = pieces(begin, blocks, shares[i]);
       own[i] += count > 1 ? count : 0;
     }
   }
 #pragma unroll
   for (int i = 0; i < kShares; ++i) {
     const int sum = __reduce_add_sync(0xffffffffu, own[i]);
-    if (threadIdx.x % 32 == 0 && sum > 0) atomicAdd(&piece_sums[i], sum);  // integers: the order does not matter
+    if (threadIdx.x % 32 == 0 && sum > 0) atomicAdd(&tally.pieces[i], sum);
   }
   __syncthreads();
   int best = even;
   float least = 0.0f;
 #pragma unroll
   for (int i = 0; i < kShares; ++i) {
-    const float cost = static_cast<float>(even + i * step) + params.partial_cost * static_cast<float>(piece_sums[i]);
+    const float cost =
+        static_cast<float>(shares[i]) + params.partial_cost * static_cast<float>(tally.pieces[i]) + (tally.pieces[i] > 0 ? kMergeBlocks : 0.0f);
     if (i == 0 || cost < least) {
       least = cost;
-      best = even + i * step;
+      best = shares[i];
     }
   }
   return best;
@@ -111,7 +132,7 @@ __device__ inline int choose_share(const ScheduleParams& params, const Requests&
 
 __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid_constant__ ScheduleParams params) {
   __shared__ int warp_sums[kScheduleThreads / 32];
-  __shared__ int piece_sums[kShares];
+  __shared__ Tally tally;
   __shared__ Cache cache;
   const Requests requests(params, cache);
   const int parts = params.layout.parts;
@@ -126,7 +147,7 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
     total += sums.y;
   }
   __syncthreads();
-  const int share = choose_share(params, requests, total, piece_sums);
+  const int share = choose_share(params, requests, total, tally);
 
   // Parts that a request's blocks lie in are its splits.
   int splits_before = 0;
