@@ -59,7 +59,7 @@ H4J_BENCH_API int32_t h4j_bench_trace_end(h4j_bench_session* session, int32_t ca
 /* ---- Bandwidth ---------------------------------------------------------------------------------------------------------------------------- */
 
 #define H4J_BENCH_READ 0       /* 16-byte loads; GB/s counts bytes read */
-#define H4J_BENCH_COPY 1       /* 16-byte loads and stores; GB/s counts bytes read and written */
+#define H4J_BENCH_COPY 1       /* 16-byte loads and stores, with all SMs the driver's own copy; GB/s counts bytes read and written */
 #define H4J_BENCH_PEER_STORE 2 /* 16-byte stores to the peer; GB/s counts bytes a direction */
 #define H4J_BENCH_PEER_LOAD 3  /* 16-byte loads from the peer; GB/s counts bytes a direction */
 

@@ -296,6 +296,8 @@ int32_t h4j_bench_bandwidth(h4j_bench_session* session, int32_t kind, int32_t sm
     if (kind == H4J_BENCH_READ) {
       h4j_bench_read<<<sms * kBlocksPerSm, kThreads, 0, lane.stream>>>(reinterpret_cast<const uint4*>(lane.from), bytes / 16,
                                                                        reinterpret_cast<uint4*>(session->workspace));
+    } else if (kind == H4J_BENCH_COPY && sms == session->sms) {
+      cudaMemcpyAsync(lane.to, lane.from, bytes, cudaMemcpyDeviceToDevice, lane.stream);
     } else {
       h4j_bench_copy_kernel<<<sms * kBlocksPerSm, kThreads, 0, lane.stream>>>(reinterpret_cast<uint4*>(lane.to),
                                                                               reinterpret_cast<const uint4*>(lane.from), bytes / 16);

@@ -178,11 +178,13 @@ class Producer {
       const float own = lane < 2 * kBlocks && own_block < range_.end ? __ldg(row + own_block) : 0.0f;
       shared_.scale_ring.wait_free(strips_at_);
       if (lane < 2 * kBlocks) shared_.b_scales[strips_at_.stage][lane % kBlocks][lane / kBlocks] = own;
-      __syncwarp();
+      // Every lane arrives for its own store.
       if (lane == 0) {
         auto* barrier = reinterpret_cast<uint64_t*>(&shared_.scale_ring.filled[strips_at_.stage]);
         cute::SM90_TMA_LOAD_2D::copy(&params_.a_scales, barrier, kHint, shared_.a_scales[strips_at_.stage], tile.row, block);
         shared_.scale_ring.fill(strips_at_, sizeof(shared_.a_scales[0]));
+      } else {
+        shared_.scale_ring.fill_by_stores(strips_at_);
       }
     }
   }
@@ -504,7 +506,7 @@ __global__ void __launch_bounds__(Config{kTileM, kTileN, kStages, kGroups, kSlic
     cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.a_scales));
     if constexpr (Shared::kStaged) cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.d));
     shared.ring.init(4 * kConfig.row_groups(), 2);
-    if constexpr (kConfig.strips()) shared.scale_ring.init(128 * kConfig.math_groups());
+    if constexpr (kConfig.strips()) shared.scale_ring.init(128 * kConfig.math_groups(), 32);
   }
   tile::Ring<kStages>::publish();
 
