@@ -34,6 +34,48 @@ public interface DeviceArena extends AutoCloseable {
     DeviceTensor allocate(TensorSpec spec);
 
     /**
+     * {@return a new tensor of a host tensor's type, shape and strides, with its elements once the stream is past the copy}
+     *
+     * @param source the elements, copied as {@link DeviceTensor#copyFrom(HostTensor, Stream)} does
+     * @param on the stream of the copy
+     * @throws IllegalStateException if the arena or the stream is closed
+     * @throws OutOfDeviceMemoryException if the card has not that much left; the arena stays usable
+     */
+    default DeviceTensor copyOf(final HostTensor source, final Stream on) {
+        final DeviceTensor copy = allocate(source.spec());
+        copy.copyFrom(source, on);
+        return copy;
+    }
+
+    /**
+     * {@return a new matrix of activations as the kernels take it: E4M3 values {@code [m, k]} and 1x128 scales laid out as
+     * {@link Scaled#activationScaleSpec}, its elements undefined}
+     *
+     * @param m rows
+     * @param k columns, a multiple of 16 where a product reads it
+     * @throws IllegalArgumentException if a size is negative or too large
+     * @throws IllegalStateException if the arena is closed
+     * @throws OutOfDeviceMemoryException if the card has not that much left; the arena stays usable
+     */
+    default Scaled<DeviceTensor> allocateActivation(final long m, final long k) {
+        return Scaled.activation(allocate(DType.F8_E4M3, m, k), allocate(Scaled.activationScaleSpec(m, k)));
+    }
+
+    /**
+     * {@return a new weight matrix as the kernels take it: E4M3 values {@code [n, k]} and 128x128 scales
+     * {@code [ceil(n/128), ceil(k/128)]}, its elements undefined}
+     *
+     * @param n rows
+     * @param k columns, a multiple of 16 where a product reads it
+     * @throws IllegalArgumentException if a size is negative or too large
+     * @throws IllegalStateException if the arena is closed
+     * @throws OutOfDeviceMemoryException if the card has not that much left; the arena stays usable
+     */
+    default Scaled<DeviceTensor> allocateWeight(final long n, final long k) {
+        return Scaled.weight(allocate(DType.F8_E4M3, n, k), allocate(Scaled.weightScaleSpec(n, k)));
+    }
+
+    /**
      * Borrows device memory that someone else owns, such as another engine's buffer. It is never freed here.
      *
      * @param address device address of the first element, a multiple of the element size

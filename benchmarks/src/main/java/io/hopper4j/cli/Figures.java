@@ -34,8 +34,11 @@ final class Figures {
     private static final int WIDTH = 1040;
     private static final int HEIGHT = 360;
 
-    /** More labels than this do not fit beside each other. */
-    private static final int WIDEST_UNROTATED = 12;
+    /** More letters of labels than this do not fit beside each other. */
+    private static final int WIDEST_UNROTATED = 140;
+
+    /** What a letter of a rotated label adds to a figure's height. */
+    private static final int ROTATED_LETTER = 5;
 
     private static final Color TEXT = new Color(1, 2, 3);
     private static final Color GRID = new Color(4, 5, 6);
@@ -55,16 +58,22 @@ final class Figures {
 
     private Figures() {}
 
-    /** {@return what rows of one figure share: the operation and, where it has three sizes, the first of them} */
+    /** Sizes of a product: M, N and K. Its figures have one M each; other operations have one figure for all their rows. */
+    private static final int PRODUCT_SIZES = 3;
+
+    /** {@return what rows of one figure share: the operation and, where it is a product, its first size} */
     static String group(final BenchResult.Row row) {
         final String[] sizes = row.shape().split(" ", -1);
-        return row.text("op") + (sizes.length < 3 ? "" : ", " + sizes[0].replace("=", " = "));
+        return row.text("op") + (sizes.length == PRODUCT_SIZES ? ", " + sizes[0].replace("=", " = ") : "");
     }
 
-    /** {@return the sizes that tell rows of one figure apart} */
+    /** {@return the sizes that tell rows of one figure apart, with their names where there are too many to guess} */
     private static String label(final BenchResult.Row row) {
         final String sizes = row.sizes();
-        return row.shape().split(" ", -1).length < 3 ? sizes : sizes.substring(sizes.indexOf('x') + 1);
+        final int count = row.shape().split(" ", -1).length;
+        return count < PRODUCT_SIZES
+                ? sizes
+                : count > PRODUCT_SIZES ? row.shape() : sizes.substring(sizes.indexOf('x') + 1);
     }
 
     /**
@@ -74,17 +83,19 @@ final class Figures {
      */
     static String floorShares(final List<BenchResult.Row> rows, final List<String> peers, final String id)
             throws IOException {
+        final List<String> names = rows.stream().map(Figures::label).toList();
+        final boolean rotated = names.stream().mapToInt(String::length).sum() > WIDEST_UNROTATED;
+        final int longest = names.stream().mapToInt(String::length).max().orElse(0);
         final CategoryChart chart = new CategoryChartBuilder()
                 .width(WIDTH)
-                .height(HEIGHT)
+                .height(rotated ? HEIGHT + longest * ROTATED_LETTER : HEIGHT)
                 .yAxisTitle("% of the floor")
                 .build();
         style(chart.getStyler());
         chart.getStyler().setAvailableSpaceFill(.75).setOverlapped(false);
         chart.getStyler().setYAxisMin(0.0).setYAxisMax(100.0);
         chart.getStyler().setYAxisDecimalPattern("0");
-        final List<String> names = rows.stream().map(Figures::label).toList();
-        chart.getStyler().setXAxisLabelRotation(names.size() > WIDEST_UNROTATED ? 45 : 0);
+        chart.getStyler().setXAxisLabelRotation(rotated ? 45 : 0);
         final Map<String, List<Double>> times = new LinkedHashMap<>();
         times.put("Hopper4J", rows.stream().map(row -> row.number("us")).toList());
         for (final String peer : peers) {

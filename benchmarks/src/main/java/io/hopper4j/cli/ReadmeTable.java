@@ -54,10 +54,11 @@ final class ReadmeTable {
                                                     .collect(Collectors.joining(", "))
                                             + "."));
             lines.add("");
-            lines.add("<details><summary>%s, driver %s, commit %s, cuBLASLt %s</summary>"
+            lines.add("<details><summary>%s, driver %s, CUDA %s, commit %s, cuBLASLt %s</summary>"
                     .formatted(
                             result.text("date"),
                             result.text("driver"),
+                            result.text("cuda"),
                             result.text("commit"),
                             result.document().get("cublasLt") == null ? "absent" : result.text("cublasLt")));
             lines.add("");
