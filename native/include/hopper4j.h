@@ -315,7 +315,7 @@ typedef struct h4j_mla_decode_spec {
   int32_t window;      /* 0: none; else a query token sees that many keys, itself included where causal */
   int32_t sm_budget;   /* at most so many SMs, 0: all */
   float softmax_scale; /* > 0 */
-  int64_t max_batch;   /* requests, 0..65535 */
+  int64_t max_batch;   /* requests, 0..65535; max_batch * s_q * heads below 2^31 */
   int64_t max_length;  /* tokens of a request; lengths beyond are cut to it */
   int64_t pages;       /* of the cache; tokens on page numbers outside it read as zeros */
 } h4j_mla_decode_spec;

@@ -26,6 +26,12 @@ struct Plan final : h4j_plan {
       invalid(kOperation, "softmax_scale", format("%g", static_cast<double>(spec.softmax_scale)), "a finite number > 0");
     }
     require_range(kOperation, "max_batch", spec.max_batch, 0, 65535);
+    // The merging kernel has a CTA a query row, and row indices are int32.
+    const int64_t query_rows = spec.max_batch * spec.s_q * spec.heads;
+    if (query_rows > INT32_MAX) {
+      invalid(kOperation, "max_batch", format("%lld with %d query rows each", static_cast<long long>(spec.max_batch), spec.s_q * spec.heads),
+              "at most 2^31 - 1 query rows together");
+    }
     require_range(kOperation, "max_length", spec.max_length, 0, INT32_MAX / 2);
     require_range(kOperation, "pages", spec.pages, 1, INT32_MAX);
     if (decode_shared_memory() > device.shared_memory_per_block) {

@@ -42,6 +42,8 @@ std::string refusal(const h4j_mla_decode_spec& spec) {
 TEST(MlaDecodePlan, NamesTheArgumentItRefuses) {
   EXPECT_EQ("mla_decode: heads: got 129, need 1..128", refusal(spec_of(129, 1, 64, 1, 64)));
   EXPECT_EQ("mla_decode: page_size: got 48, need a power of two", refusal(spec_of(16, 1, 48, 1, 64)));
+  EXPECT_EQ("mla_decode: max_batch: got 65535 with 131072 query rows each, need at most 2^31 - 1 query rows together",
+            refusal(spec_of(128, 1024, 64, 65535, 64)));
   h4j_mla_decode_spec spec = spec_of(16, 1, 64, 1, 64);
   spec.softmax_scale = -1.0f;
   EXPECT_EQ("mla_decode: softmax_scale: got -1, need a finite number > 0", refusal(spec));
