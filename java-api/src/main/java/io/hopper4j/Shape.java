@@ -47,7 +47,9 @@ public final class Shape {
      * @throws IllegalArgumentException if there is no such dimension
      */
     public long size(final int dim) {
-        Arguments.require(dim >= 0 && dim < dims.length, "shape: dim", dim, "0.." + (dims.length - 1) + " of " + this);
+        if (dim < 0 || dim >= dims.length) {
+            throw Arguments.bad("shape: dim", dim, "0.." + (dims.length - 1) + " of " + this);
+        }
         return dims[dim];
     }
 

@@ -50,8 +50,9 @@ public final class Strides {
      * @throws IllegalArgumentException if there is no such dimension
      */
     public long step(final int dim) {
-        Arguments.require(
-                dim >= 0 && dim < steps.length, "strides: dim", dim, "0.." + (steps.length - 1) + " of " + this);
+        if (dim < 0 || dim >= steps.length) {
+            throw Arguments.bad("strides: dim", dim, "0.." + (steps.length - 1) + " of " + this);
+        }
         return steps[dim];
     }
 

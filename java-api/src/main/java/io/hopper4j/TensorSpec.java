@@ -97,8 +97,9 @@ public record TensorSpec(DType dtype, Shape shape, Strides strides) {
      * @throws IllegalArgumentException if the index has another rank or lies outside
      */
     public long offsetOf(final long... index) {
-        Arguments.require(
-                index.length == rank(), "index", "rank " + index.length, "rank " + rank() + " of shape " + shape);
+        if (index.length != rank()) {
+            throw Arguments.bad("index", "rank " + index.length, "rank " + rank() + " of shape " + shape);
+        }
         long offset = 0;
         for (int dim = 0; dim < index.length; dim++) {
             if (index[dim] < 0 || index[dim] >= shape.size(dim)) {

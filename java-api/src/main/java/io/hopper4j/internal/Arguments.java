@@ -16,7 +16,7 @@ public final class Arguments {
     }
 
     /**
-     * Refuses an argument.
+     * Refuses an argument. What it is told is made whether or not it is needed: where calls are many, throw {@link #bad} instead.
      *
      * @throws IllegalArgumentException if {@code ok} is false
      */
