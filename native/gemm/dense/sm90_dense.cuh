@@ -1,5 +1,5 @@
-// D = A B^T (+ C) with 1x128 scales of A and 128x128 scales of B: a persistent grid; one warp loads by TMA into a ring of stages, one or two warp
-// groups multiply on the tensor cores, promote each K block into F32 registers with its scales, and store.
+// D = A B^T (+ C) with 1x128 scales of A and 128x128 scales of B: a persistent grid; two or three warps load by TMA into a ring of stages, one to four
+// warp groups multiply on the tensor cores, promote each K block into F32 registers with its scales, and store.
 #pragma once
 
 #include <cutlass/arch/barrier.h>
@@ -43,7 +43,8 @@ struct Tile {
   int col;
 };
 
-// The tiles of a CTA, or of the cluster that shares them: every so-many-th of an order that keeps the tiles of one wave close in both dimensions, for the L2's sake.
+// The tiles of a CTA, or of the cluster that shares them: every so-many-th of an order that keeps the tiles of one wave close in both dimensions, for the
+// L2's sake.
 template <int kSlices>
 class TileScheduler {
  public:
