@@ -129,8 +129,11 @@ H4J_API h4j_status h4j_stream_wrap(h4j_device* device, uint64_t cu_stream, h4j_s
 H4J_API h4j_status h4j_stream_close(h4j_stream* stream, h4j_error* error);
 /* The CUstream, for other libraries. */
 H4J_API h4j_status h4j_stream_handle(h4j_stream* stream, uint64_t* cu_stream, h4j_error* error);
+/* Waits for the stream's work. Operations whose arguments in device memory (lengths, page numbers, ends of groups, ids) hold bad values stay inside their
+ * tensors and say so here: H4J_INVALID_ARGUMENT with the operation and the element, "gemm_grouped: group_ends[3]: got 700, need 512..640", once, from the first
+ * call of the device that waits or finds work done (this one, h4j_stream_query and their kin for events), whichever stream the operation ran on. */
 H4J_API h4j_status h4j_stream_synchronize(h4j_stream* stream, h4j_error* error);
-/* H4J_OK: all work done; H4J_NOT_READY: not yet. */
+/* H4J_OK: all work done; H4J_NOT_READY: not yet. Bad values in device memory: see h4j_stream_synchronize. */
 H4J_API h4j_status h4j_stream_query(h4j_stream* stream, h4j_error* error);
 
 typedef struct h4j_event h4j_event;
@@ -140,8 +143,9 @@ H4J_API h4j_status h4j_event_close(h4j_event* event, h4j_error* error);
 H4J_API h4j_status h4j_event_record(h4j_event* event, h4j_stream* stream, h4j_error* error);
 /* Makes later work of the stream wait for the event. */
 H4J_API h4j_status h4j_stream_wait(h4j_stream* stream, h4j_event* event, h4j_error* error);
+/* Bad values in device memory: see h4j_stream_synchronize. */
 H4J_API h4j_status h4j_event_synchronize(h4j_event* event, h4j_error* error);
-/* H4J_OK: reached; H4J_NOT_READY: not yet. */
+/* H4J_OK: reached; H4J_NOT_READY: not yet. Bad values in device memory: see h4j_stream_synchronize. */
 H4J_API h4j_status h4j_event_query(h4j_event* event, h4j_error* error);
 /* Microseconds between two timed events that were reached. */
 H4J_API h4j_status h4j_event_elapsed(h4j_event* start, h4j_event* end, double* microseconds, h4j_error* error);

@@ -40,6 +40,19 @@ constexpr Described kDescribed[] = {
 };
 constexpr int kHopperSharedMemoryPerBlock = 232448;
 
+CUresult allocate_fault_record(h4j_device& device) {
+  const ScopedContext current(device.primary);
+  void* memory = nullptr;
+  const CUresult result = driver().cuMemHostAlloc(&memory, sizeof(FaultRecord), CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
+  if (result == CUDA_SUCCESS) device.faults = new (memory) FaultRecord{};
+  return result;
+}
+
+CUresult free_fault_record(const h4j_device& device) {
+  const ScopedContext current(device.primary);
+  return driver().cuMemFreeHost(device.faults);
+}
+
 }  // namespace
 
 h4j_device_info read_device_info(int ordinal) {
@@ -138,6 +151,12 @@ h4j_status h4j_device_open(int32_t ordinal, h4j_device** device, h4j_error* erro
       cu.cuDevicePrimaryCtxRelease(made->device);
       check(pooled, "cuMemPoolCreate");
     }
+    const CUresult recorded = allocate_fault_record(*made);
+    if (recorded != CUDA_SUCCESS) {
+      cu.cuMemPoolDestroy(made->pool);
+      cu.cuDevicePrimaryCtxRelease(made->device);
+      check(recorded, "cuMemHostAlloc");
+    }
     // Memory freed in stream order stays with the pool, so that a decode step never waits for the driver.
     cuuint64_t keep = UINT64_MAX;
     cu.cuMemPoolSetAttribute(made->pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &keep);
@@ -149,9 +168,11 @@ h4j_status h4j_device_close(h4j_device* device, h4j_error* error) {
   return guarded("device_close", error, [&] {
     if (device == nullptr) return;
     const std::unique_ptr<h4j_device> owned(device);
+    const CUresult freed = free_fault_record(*owned);
     const CUresult destroyed = driver().cuMemPoolDestroy(owned->pool);
     check(driver().cuDevicePrimaryCtxRelease(owned->device), "cuDevicePrimaryCtxRelease");
     check(destroyed, "cuMemPoolDestroy");
+    check(freed, "cuMemFreeHost");
   });
 }
 

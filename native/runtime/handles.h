@@ -5,12 +5,14 @@
 
 #include "runtime/driver.h"
 #include "runtime/error.h"
+#include "runtime/fault.h"
 
 struct h4j_device {
   int ordinal;
   CUdevice device;
   CUcontext primary;  // retained
   CUmemoryPool pool;
+  h4j::FaultRecord* faults;  // page-locked, mapped into every context at this address
   h4j_device_info info;
 };
 
@@ -22,6 +24,7 @@ struct h4j_stream {
 };
 
 struct h4j_event {
+  h4j_device* device;
   CUcontext context;
   CUevent event;
   bool timed;

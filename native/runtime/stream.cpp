@@ -7,9 +7,10 @@ using namespace h4j;
 namespace {
 
 // H4J_OK or H4J_NOT_READY; anything else throws.
-h4j_status readiness(CUresult result, const char* call) {
+h4j_status readiness(CUresult result, const char* call, const h4j_device& device) {
   if (result == CUDA_ERROR_NOT_READY) return H4J_NOT_READY;
   check(result, call);
+  throw_fault(device);
   return H4J_OK;
 }
 
@@ -69,6 +70,7 @@ h4j_status h4j_stream_synchronize(h4j_stream* stream, h4j_error* error) {
     const h4j_stream& target = require_handle(stream, "stream_synchronize", "stream");
     const ScopedContext current(target.context);
     check(driver().cuStreamSynchronize(target.stream), "cuStreamSynchronize");
+    throw_fault(*target.device);
   });
 }
 
@@ -76,7 +78,7 @@ h4j_status h4j_stream_query(h4j_stream* stream, h4j_error* error) {
   return guarded("stream_query", error, [&] {
     const h4j_stream& target = require_handle(stream, "stream_query", "stream");
     const ScopedContext current(target.context);
-    return readiness(driver().cuStreamQuery(target.stream), "cuStreamQuery");
+    return readiness(driver().cuStreamQuery(target.stream), "cuStreamQuery", *target.device);
   });
 }
 
@@ -86,7 +88,7 @@ h4j_status h4j_event_create(h4j_stream* stream, int32_t timed, h4j_event** event
     out = nullptr;
     const h4j_stream& target = require_handle(stream, "event_create", "stream");
     const ScopedContext current(target.context);
-    auto made = std::make_unique<h4j_event>(h4j_event{target.context, nullptr, timed != 0});
+    auto made = std::make_unique<h4j_event>(h4j_event{target.device, target.context, nullptr, timed != 0});
     check(driver().cuEventCreate(&made->event, timed != 0 ? CU_EVENT_DEFAULT : CU_EVENT_DISABLE_TIMING), "cuEventCreate");
     out = made.release();
   });
@@ -127,6 +129,7 @@ h4j_status h4j_event_synchronize(h4j_event* event, h4j_error* error) {
     const h4j_event& marker = require_handle(event, "event_synchronize", "event");
     const ScopedContext current(marker.context);
     check(driver().cuEventSynchronize(marker.event), "cuEventSynchronize");
+    throw_fault(*marker.device);
   });
 }
 
@@ -134,7 +137,7 @@ h4j_status h4j_event_query(h4j_event* event, h4j_error* error) {
   return guarded("event_query", error, [&] {
     const h4j_event& marker = require_handle(event, "event_query", "event");
     const ScopedContext current(marker.context);
-    return readiness(driver().cuEventQuery(marker.event), "cuEventQuery");
+    return readiness(driver().cuEventQuery(marker.event), "cuEventQuery", *marker.device);
   });
 }
 

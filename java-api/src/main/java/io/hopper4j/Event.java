@@ -8,6 +8,7 @@ public interface Event extends AutoCloseable {
     /**
      * {@return whether the mark has been reached}
      *
+     * @throws IllegalArgumentException if an operation found bad values in device memory, see {@link Stream#synchronize}
      * @throws IllegalStateException if the event is closed
      * @throws DeviceException if the driver reports an error, possibly of earlier work
      */
@@ -16,6 +17,7 @@ public interface Event extends AutoCloseable {
     /**
      * Waits until the mark is reached. It blocks the carrier of a virtual thread: {@link #toCompletionStage()} does not.
      *
+     * @throws IllegalArgumentException if an operation found bad values in device memory, see {@link Stream#synchronize}
      * @throws IllegalStateException if the event is closed
      * @throws DeviceException if the driver reports an error, possibly of earlier work
      */
@@ -31,8 +33,9 @@ public interface Event extends AutoCloseable {
     Duration elapsedSince(Event start);
 
     /**
-     * {@return a stage that completes when the mark is reached, exceptionally with {@link DeviceException} if the driver reports an error
-     * or {@link IllegalStateException} if the event is closed before; no thread is blocked meanwhile}
+     * {@return a stage that completes when the mark is reached, exceptionally with {@link DeviceException} if the driver reports an error,
+     * {@link IllegalStateException} if the event is closed before, or {@link IllegalArgumentException} as {@link #synchronize} throws it; no
+     * thread is blocked meanwhile}
      */
     CompletionStage<Void> toCompletionStage();
 

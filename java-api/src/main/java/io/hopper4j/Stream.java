@@ -19,6 +19,10 @@ public interface Stream extends AutoCloseable {
      * Waits until all work put in so far is done. It blocks the carrier of a virtual thread: {@code record().toCompletionStage()} does
      * not.
      *
+     * <p>Values in device memory that only a kernel can check, such as lengths or page numbers, are reported here: the kernel stays inside its
+     * tensors, and the first call that waits for the device or finds work done, on whichever stream, throws once.
+     *
+     * @throws IllegalArgumentException if an operation found bad values in device memory; the message names it and the element
      * @throws IllegalStateException if the stream is closed or being captured
      * @throws DeviceException if the driver reports an error, possibly of earlier work
      */
