@@ -278,6 +278,12 @@ typedef struct h4j_gemm_spec {
   int64_t max_m;       /* >= 0 */
   int64_t n;           /* a multiple of 8, >= 8 */
   int64_t k;           /* a multiple of 16, >= 16 */
+  /* 1: the bits of a row of D depend on nothing but that row of A (and C), B and the scales: not on M, on the row's place or on other rows. The same
+   * for every max_m, sm_budget and device. */
+  int32_t batch_invariant;
+  /* 1: nothing that runs ahead of this launch in its stream and may not have ended yet writes B or its scales, as with weights. The launch may then start
+   * before the kernel ahead ends and load B meanwhile (programmatic dependent launch); for A, C and D it waits. */
+  int32_t constant_b;
 } h4j_gemm_spec;
 
 typedef struct h4j_gemm_args {

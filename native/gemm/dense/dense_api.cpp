@@ -4,6 +4,7 @@
 
 #include "gemm/dense/dense_choose.h"
 #include "gemm/dense/dense_instances.h"
+#include "gemm/gemv/gemv_layout.h"
 #include "runtime/plan.h"
 
 namespace h4j::gemm {
@@ -17,6 +18,8 @@ struct Plan final : h4j_plan {
     require_hopper(kOperation, device);
     require_dtype(kOperation, "out_dtype", spec.out_dtype, {H4J_BF16, H4J_F32});
     require_range(kOperation, "accumulate", spec.accumulate, 0, 1);
+    require_range(kOperation, "batch_invariant", spec.batch_invariant, 0, 1);
+    require_range(kOperation, "constant_b", spec.constant_b, 0, 1);
     require_range(kOperation, "max_m", spec.max_m, 0, kMaxExtent);
     require_range(kOperation, "n", spec.n, 8, kMaxExtent);
     require_multiple(kOperation, "n", spec.n, 8);
@@ -28,7 +31,25 @@ struct Plan final : h4j_plan {
               "at most 2^31 - 1 tiles of 64 x 16");
     }
     sms = usable_sms(kOperation, device, spec.sm_budget);
+    if (spec.max_m <= kGemvMaxRows && spec.batch_invariant == 0) {
+      plan_gemv();
+    } else {
+      plan_tiles();
+    }
+  }
 
+  // The product of a few rows only reads B.
+  void plan_gemv() {
+    gemv = choose_gemv(spec.max_m, spec.n, spec.k, sms, sms == device.sm_count);
+    info.grid = spec.max_m == 0 ? 0 : gemv.grid;
+    info.block = 32 * kGemvWarps;
+    std::snprintf(info.kernel, sizeof info.kernel, "gemm_gemv_%dx%d_%s", gemv.rows, gemv.k_parts, spec.out_dtype == H4J_BF16 ? "bf16" : "f32");
+    std::snprintf(info.explanation, sizeof info.explanation,
+                  "at most %d rows: no tensor core, %d warps share the K of %d rows of B, %d CTAs of %d warps on %d SMs", kGemvMaxRows, gemv.k_parts,
+                  kGemvBRows, gemv.grid, kGemvWarps, sms);
+  }
+
+  void plan_tiles() {
     std::vector<Config> configs;
     std::vector<int> shared_memory;
     for (const Instance* candidate : dense_instances()) {
@@ -49,7 +70,7 @@ struct Plan final : h4j_plan {
     std::snprintf(info.explanation, sizeof info.explanation, "%s", explain(problem, instance->config, choice).c_str());
   }
 
-  Problem problem_of(int64_t m) const { return {m, spec.n, spec.k, static_cast<int>(element_size(spec.out_dtype)), sms}; }
+  Problem problem_of(int64_t m) const { return {m, spec.n, spec.k, static_cast<int>(element_size(spec.out_dtype)), sms, spec.batch_invariant != 0}; }
 
   // Clusters are only chosen where all tiles run at once, a tile each; a CTA without slices takes tile after tile.
   int grid(const Choice& chosen) const {
@@ -60,8 +81,9 @@ struct Plan final : h4j_plan {
 
   h4j_gemm_spec spec;
   int sms;
-  Choice choice;
-  const Instance* instance;
+  GemvChoice gemv{};  // where instance is null
+  Choice choice{};
+  const Instance* instance = nullptr;
 };
 
 // A row-major matrix [rows, cols] cut into boxes [box_rows, box_cols]; what lies outside reads as zero and is not written.
@@ -81,18 +103,21 @@ CUtensorMap describe(CUtensorMapDataType type, uint64_t address, int64_t rows, i
 
 struct Launch final : h4j_launch {
   Launch(const Plan& made_from, const h4j_device& opened, const h4j_gemm_args& args)
-      : h4j_launch(kOperation, opened),
-        plan(made_from),
-        kernel(plan.spec.out_dtype == H4J_BF16 ? plan.instance->bf16_stub : plan.instance->f32_stub, opened, plan.instance->shared_memory) {
+      : h4j_launch(kOperation, opened), plan(made_from), kernel(stub(plan), opened, plan.info.shared_memory) {
     max_rows = plan.spec.max_m;
     rebind(args);
+  }
+
+  static const void* stub(const Plan& plan) {
+    const bool f32 = plan.spec.out_dtype == H4J_F32;
+    if (plan.instance == nullptr) return gemv_stub(plan.gemv, f32);
+    return f32 ? plan.instance->f32_stub : plan.instance->bf16_stub;
   }
 
   void rebind(const h4j_gemm_args& args) {
     const h4j_gemm_spec& spec = plan.spec;
     const int64_t k_blocks = ceil_div(spec.k, kTileK);
-    const int out_bytes = static_cast<int>(element_size(spec.out_dtype));
-    const int64_t out_multiple = 16 / out_bytes;
+    const int64_t out_multiple = 16 / element_size(spec.out_dtype);
     require_ld(kOperation, "a_ld", args.a_ld, spec.k, 16);
     require_ld(kOperation, "a_scales_ld", args.a_scales_ld, spec.max_m, 4);
     require_ld(kOperation, "b_ld", args.b_ld, spec.k, 16);
@@ -116,6 +141,33 @@ struct Launch final : h4j_launch {
                 format("d_ld, %lld", static_cast<long long>(args.d_ld)));
       }
     }
+    if (plan.instance == nullptr) {
+      bind_gemv(args);
+    } else {
+      bind_tiles(args);
+    }
+  }
+
+  void bind_gemv(const h4j_gemm_args& args) {
+    gemv.a = reinterpret_cast<const uint8_t*>(args.a);
+    gemv.a_ld = args.a_ld;
+    gemv.a_scales = reinterpret_cast<const float*>(args.a_scales);
+    gemv.a_scales_ld = args.a_scales_ld;
+    gemv.b = reinterpret_cast<const uint8_t*>(args.b);
+    gemv.b_ld = args.b_ld;
+    gemv.b_scales = reinterpret_cast<const float*>(args.b_scales);
+    gemv.b_scales_ld = args.b_scales_ld;
+    gemv.c = reinterpret_cast<const void*>(args.c);
+    gemv.c_ld = args.c_ld;
+    gemv.d = reinterpret_cast<void*>(args.d);
+    gemv.d_ld = args.d_ld;
+    gemv.n = static_cast<int32_t>(plan.spec.n);
+    gemv.k = static_cast<int32_t>(plan.spec.k);
+  }
+
+  void bind_tiles(const h4j_gemm_args& args) {
+    const h4j_gemm_spec& spec = plan.spec;
+    const int64_t k_blocks = ceil_div(spec.k, kTileK);
     const ScopedContext current(primary);  // the driver encodes descriptors in a context only
     const Config& config = plan.instance->config;
     Params bound{};
@@ -154,6 +206,12 @@ struct Launch final : h4j_launch {
   }
 
   void run(CUstream stream, int64_t rows) const override {
+    if (plan.instance == nullptr) {
+      GemvParams used = gemv;
+      used.m = static_cast<int32_t>(rows);
+      kernel.launch({static_cast<unsigned>(plan.info.grid), static_cast<unsigned>(plan.info.block), 1, plan.spec.constant_b != 0}, stream, &used);
+      return;
+    }
     const Config& config = plan.instance->config;
     if (rows == max_rows) {
       launch(plan.info.grid, stream, params);
@@ -167,12 +225,15 @@ struct Launch final : h4j_launch {
 
   void launch(int grid, CUstream stream, const Params& used) const {
     const Config& config = plan.instance->config;
-    kernel.launch({static_cast<unsigned>(grid), static_cast<unsigned>(config.threads()), static_cast<unsigned>(config.slices)}, stream, &used);
+    kernel.launch(
+        {static_cast<unsigned>(grid), static_cast<unsigned>(config.threads()), static_cast<unsigned>(config.slices), plan.spec.constant_b != 0},
+        stream, &used);
   }
 
   Plan plan;
   Kernel kernel;
   Params params{};
+  GemvParams gemv{};
 };
 
 }  // namespace

@@ -72,8 +72,10 @@ TEST(GemmPlan, FindsAnInstanceForEveryShapeOnEveryCard) {
           h4j_gemm_spec spec = spec_of(m, layer[0], layer[1]);
           spec.sm_budget = budget;
           const h4j_plan_info info = planned(spec, device);
-          EXPECT_EQ(0, std::strncmp(info.kernel, "gemm_dense_", 11));
-          EXPECT_LE(info.grid, budget == 0 ? device.sm_count : budget);
+          EXPECT_EQ(0, std::strncmp(info.kernel, m <= 4 ? "gemm_gemv_" : "gemm_dense_", 10));
+          if (budget != 0 || m > 4) {
+            EXPECT_LE(info.grid, budget == 0 ? device.sm_count : budget);
+          }
           EXPECT_EQ(m == 0, info.grid == 0);
           EXPECT_LE(info.shared_memory, device.shared_memory_per_block);
           EXPECT_STRNE("", info.explanation);
@@ -87,6 +89,16 @@ TEST(GemmChoose, GivesTallTilesToManyRowsAndShortOnesToFew) {
   const h4j_device_info device = described("H100-SXM");
   EXPECT_STREQ("gemm_dense_256x128x3_g1_s1_bf16", planned(spec_of(4096, 4096, 7168), device).kernel);
   EXPECT_EQ(0, std::strncmp("gemm_dense_64x", planned(spec_of(64, 7168, 7168), device).kernel, 14));
+}
+
+TEST(GemmChoose, AddsUpInOneOrderWhereRowsMustNotDependOnTheirBatch) {
+  for (const int64_t m : {1, 4, 64, 128, 300, 4096}) {
+    for (const int64_t n : {576, 2112, 7168}) {
+      h4j_gemm_spec spec = spec_of(m, n, 7168);
+      spec.batch_invariant = 1;
+      EXPECT_NE(nullptr, std::strstr(planned(spec, described("H100-SXM")).kernel, "_g1_s1_")) << m << " x " << n;
+    }
+  }
 }
 
 TEST(GemmChoose, CoversEveryTileOnceInItsRaster) {
@@ -123,6 +135,7 @@ class GemmGpu : public testing::GpuTest {
     bool accumulate = false;
     int64_t rows = -1;  // in use
     int64_t pad = 0;    // extra elements between rows, in units of 16
+    bool in_order = false;
   };
 
   void run(const Case& test) {
@@ -146,6 +159,7 @@ class GemmGpu : public testing::GpuTest {
     const bool bf16 = test.out == H4J_BF16;
     h4j_gemm_spec spec = spec_of(test.m, test.n, test.k, test.out);
     spec.accumulate = test.accumulate;
+    spec.batch_invariant = test.in_order;
     h4j_gemm_args args{};
     args.struct_size = sizeof args;
     args.a = upload(a), args.a_ld = ld;
@@ -275,6 +289,95 @@ TEST_F(GemmGpu, RefusesBadAddressesAndGoesOn) {
   run({64, 128, 128});
 }
 
+TEST_F(GemmGpu, MultipliesOneToFourRowsWithoutTensorCores) {
+  for (const int64_t m : {1, 2, 3, 4}) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{8, 16}, {24, 528}, {136, 1040}, {576, 7168}, {2112, 2064}, {24576, 528}}) {
+      run({m, n, k});
+      run({m, n, k, H4J_F32, true, -1, 1});
+    }
+    run({4, 136, 1040, H4J_BF16, false, m - 1, 1});
+  }
+}
+
+// Rows of one large product, again in products of other sizes, in other places and on fewer SMs.
+TEST_F(GemmGpu, GivesARowTheSameBitsInEveryBatch) {
+  constexpr int64_t kRows = 4096;
+  std::mt19937_64 random(7);
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{576, 2064}, {200, 512}}) {
+    const int64_t blocks = (k + 127) / 128;
+    h4j_gemm_args args{};
+    args.struct_size = sizeof args;
+    args.a = upload(testing::random_e4m3(static_cast<size_t>(kRows * k), random)), args.a_ld = k;
+    args.a_scales = upload(testing::random_floats(static_cast<size_t>(blocks * kRows), 0.001f, 0.01f, random)), args.a_scales_ld = kRows;
+    args.b = upload(testing::random_e4m3(static_cast<size_t>(n * k), random)), args.b_ld = k;
+    args.b_scales = upload(testing::random_floats(static_cast<size_t>((n + 127) / 128 * blocks), 0.001f, 0.01f, random)), args.b_scales_ld = blocks;
+    const auto product = [&](int64_t first, int64_t rows, int32_t sms) {
+      const std::vector<uint16_t> poison(static_cast<size_t>(rows * n), 0xffff);
+      h4j_gemm_args part = args;
+      part.a += static_cast<uint64_t>(first * k);
+      part.a_scales += static_cast<uint64_t>(first * 4);
+      part.d = upload(poison), part.d_ld = n;
+      h4j_gemm_spec spec = spec_of(rows, n, k);
+      spec.batch_invariant = 1;
+      spec.sm_budget = sms;
+      Error error;
+      EXPECT_EQ(H4J_OK, h4j_gemm(stream_, &spec, &part, &error)) << error.message;
+      return download<uint16_t>(part.d, poison.size());
+    };
+    const auto whole = product(0, kRows, 0);
+    for (const int64_t rows : {1, 2, 3, 5, 63, 64, 65, 127, 128, 129, 300, 512, 1000, 2048}) {
+      for (const int64_t first : {0, 4, 76}) {
+        for (const int sms : {0, 24}) {
+          const auto part = product(first, rows, sms);
+          EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + first * n))
+              << rows << " rows from " << first << ", n " << n << ", " << sms << " SMs";
+        }
+      }
+    }
+  }
+}
+
+// A is written by the kernel ahead, again and again, and D read by the one behind: a launch that did not wait would give or keep other bits.
+TEST_F(GemmGpu, WaitsForEverythingButConstantB) {
+  std::mt19937_64 random(8);
+  for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{2, 4096, 7168}, {64, 576, 7168}, {64, 2112, 7168}, {512, 2048, 2048}}) {
+    const auto size = [](int64_t count) { return static_cast<size_t>(count); };
+    const int64_t a_scales_ld = (m + 3) / 4 * 4;
+    h4j_gemm_args args{};
+    args.struct_size = sizeof args;
+    args.a = allocate(size(m * k)), args.a_ld = k;
+    args.a_scales = allocate(size(k / 128 * a_scales_ld * 4)), args.a_scales_ld = a_scales_ld;
+    args.b = upload(testing::random_e4m3(size(n * k), random)), args.b_ld = k;
+    args.b_scales = upload(testing::random_floats(size((n + 127) / 128 * k / 128), 0.001f, 0.01f, random)), args.b_scales_ld = k / 128;
+    args.d = allocate(size(m * n * 2)), args.d_ld = n;
+    h4j_quantize_spec cast{};
+    cast.struct_size = sizeof cast;
+    cast.in_dtype = H4J_F32, cast.block_rows = 1, cast.block_cols = 128, cast.max_rows = m, cast.cols = k;
+    h4j_quantize_args in{};
+    in.struct_size = sizeof in;
+    in.in_ld = k, in.out = args.a, in.out_ld = k, in.scales = args.a_scales, in.scales_ld = a_scales_ld;
+    h4j_gemm_spec spec = spec_of(m, n, k);
+    constexpr int kRounds = 8;
+    std::vector<uint64_t> inputs;
+    for (int round = 0; round < kRounds; ++round) inputs.push_back(upload(testing::random_floats(size(m * k), -1.0f, 1.0f, random)));
+    const uint64_t kept = allocate(size(kRounds * m * n * 2));
+    std::vector<uint16_t> want;
+    for (const int32_t constant_b : {0, 1}) {
+      spec.constant_b = constant_b;
+      for (int round = 0; round < kRounds; ++round) {
+        in.in = inputs[size(round)];
+        H4J_ASSERT_OK(h4j_quantize(stream_, &cast, &in, &error));
+        H4J_ASSERT_OK(h4j_gemm(stream_, &spec, &args, &error));
+        H4J_ASSERT_OK(h4j_gemm(stream_, &spec, &args, &error));
+        H4J_ASSERT_OK(h4j_copy(stream_, kept + static_cast<uint64_t>(round * m * n * 2), args.d, m * n * 2, &error));
+      }
+      const auto got = download<uint16_t>(kept, size(kRounds * m * n));
+      if (constant_b == 0) want = got;
+      EXPECT_EQ(want, got) << m << " x " << n << " x " << k;
+    }
+  }
+}
+
 // Every instance, whatever the choice would pick: larger than one tile, with ragged edges in all three dimensions.
 TEST_F(GemmGpu, RunsEveryInstance) {
   for (const gemm::Instance* instance : gemm::dense_instances()) {
@@ -284,10 +387,14 @@ TEST_F(GemmGpu, RunsEveryInstance) {
     for (const int64_t k : {400, 2064, 7184}) {
       for (const int64_t m : {1, 64, 100, 128, 256, 384, 512, 1000, 1024, 2048, 4096}) {
         for (const int64_t n : {16, 64, 136, 192, 576, 1024, 1536, 2112, 3072, 4096, 7168, 8192, 24576}) {
-          if (chosen || std::string(planned(spec_of(m, n, k), info_).kernel) != gemm::instance_name(config) + "_bf16") continue;
-          chosen = true;
-          run({m, n, k});
-          run({m, n, k, H4J_F32});
+          for (const bool in_order : {false, true}) {
+            h4j_gemm_spec spec = spec_of(m, n, k);
+            spec.batch_invariant = in_order;
+            if (chosen || std::string(planned(spec, info_).kernel) != gemm::instance_name(config) + "_bf16") continue;
+            chosen = true;
+            run({m, n, k, H4J_BF16, false, -1, 0, in_order});
+            run({m, n, k, H4J_F32, false, -1, 0, in_order});
+          }
         }
       }
     }

@@ -102,6 +102,8 @@ class Producer {
 
   __device__ void run() {
     const int warp = threadIdx.x / 32;
+    // A and its scales may be what the kernel ahead writes; B is not, where this kernel was allowed to start before the other's end.
+    if (warp != 1) cudaGridDependencySynchronize();
     TileScheduler<kConfig.slices> scheduler(params_);
     Tile tile;
     while (scheduler.next(kConfig.tile_m, kConfig.tile_n, tile)) {
@@ -320,6 +322,7 @@ struct Consumer {
   }
 
   __device__ void store(Tile tile) {
+    cudaGridDependencySynchronize();  // the kernel ahead may still read what D replaces, or write C
     if constexpr (kConfig.k_groups > 1) {
       add_k_groups();
       if (kConfig.slices == 1 && k_group > 0) return;
@@ -500,6 +503,7 @@ __global__ void __launch_bounds__(Config{kTileM, kTileN, kStages, kGroups, kSlic
   static_assert(kSlices <= 8, "a cluster has at most 8 CTAs");
   extern __shared__ __align__(1024) uint8_t memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
+  cudaTriggerProgrammaticLaunchCompletion();  // the kernel behind, if it may, takes SMs as soon as they are free, and waits itself for what is written here
 
   if (threadIdx.x == 0) {
     cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.a));

@@ -66,11 +66,24 @@ final class SpecTest {
     void shouldChangeOneThingAtATime() {
         final GemmSpec spec = GemmSpec.of(7, 8, 16);
         assertThat(spec)
-                .isEqualTo(
-                        new GemmSpec(7, 8, 16, DType.BF16, false, Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128, 0));
-        assertThat(spec.withOut(DType.F32).withAccumulate(true).withSmBudget(5))
-                .isEqualTo(
-                        new GemmSpec(7, 8, 16, DType.F32, true, Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128, 5));
+                .isEqualTo(new GemmSpec(
+                        7,
+                        8,
+                        16,
+                        DType.BF16,
+                        false,
+                        Scaling.ACTIVATION_1X128,
+                        Scaling.WEIGHT_128X128,
+                        0,
+                        false,
+                        false));
+        assertThat(spec.withOut(DType.F32)
+                        .withAccumulate(true)
+                        .withSmBudget(5)
+                        .withBatchInvariant(true)
+                        .withConstantB(true))
+                .isEqualTo(new GemmSpec(
+                        7, 8, 16, DType.F32, true, Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128, 5, true, true));
         final QuantizeSpec quantize = QuantizeSpec.of(7, 8, DType.F16, Scaling.WEIGHT_128X128);
         assertThat(quantize.withScaleKind(ScaleKind.POWER_OF_TWO).withSmBudget(3))
                 .isEqualTo(new QuantizeSpec(7, 8, DType.F16, Scaling.WEIGHT_128X128, ScaleKind.POWER_OF_TWO, 3));

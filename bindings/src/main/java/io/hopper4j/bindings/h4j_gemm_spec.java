@@ -22,6 +22,8 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t max_m;
  *     int64_t n;
  *     int64_t k;
+ *     int32_t batch_invariant;
+ *     int32_t constant_b;
  * }
  * }
  */
@@ -38,7 +40,9 @@ public class h4j_gemm_spec {
         hopper4j_h.C_INT.withName("sm_budget"),
         hopper4j_h.C_LONG.withName("max_m"),
         hopper4j_h.C_LONG.withName("n"),
-        hopper4j_h.C_LONG.withName("k")
+        hopper4j_h.C_LONG.withName("k"),
+        hopper4j_h.C_INT.withName("batch_invariant"),
+        hopper4j_h.C_INT.withName("constant_b")
     ).withName("h4j_gemm_spec");
 
     /**
@@ -354,6 +358,94 @@ public class h4j_gemm_spec {
      */
     public static void k(MemorySegment struct, long fieldValue) {
         struct.set(k$LAYOUT, k$OFFSET, fieldValue);
+    }
+
+    private static final OfInt batch_invariant$LAYOUT = (OfInt)$LAYOUT.select(groupElement("batch_invariant"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t batch_invariant
+     * }
+     */
+    public static final OfInt batch_invariant$layout() {
+        return batch_invariant$LAYOUT;
+    }
+
+    private static final long batch_invariant$OFFSET = $LAYOUT.byteOffset(groupElement("batch_invariant"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t batch_invariant
+     * }
+     */
+    public static final long batch_invariant$offset() {
+        return batch_invariant$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t batch_invariant
+     * }
+     */
+    public static int batch_invariant(MemorySegment struct) {
+        return struct.get(batch_invariant$LAYOUT, batch_invariant$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t batch_invariant
+     * }
+     */
+    public static void batch_invariant(MemorySegment struct, int fieldValue) {
+        struct.set(batch_invariant$LAYOUT, batch_invariant$OFFSET, fieldValue);
+    }
+
+    private static final OfInt constant_b$LAYOUT = (OfInt)$LAYOUT.select(groupElement("constant_b"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t constant_b
+     * }
+     */
+    public static final OfInt constant_b$layout() {
+        return constant_b$LAYOUT;
+    }
+
+    private static final long constant_b$OFFSET = $LAYOUT.byteOffset(groupElement("constant_b"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t constant_b
+     * }
+     */
+    public static final long constant_b$offset() {
+        return constant_b$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t constant_b
+     * }
+     */
+    public static int constant_b(MemorySegment struct) {
+        return struct.get(constant_b$LAYOUT, constant_b$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t constant_b
+     * }
+     */
+    public static void constant_b(MemorySegment struct, int fieldValue) {
+        struct.set(constant_b$LAYOUT, constant_b$OFFSET, fieldValue);
     }
 
     /**

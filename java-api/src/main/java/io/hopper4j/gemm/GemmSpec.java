@@ -27,9 +27,22 @@ import java.util.Objects;
  * @param aScaling blocks of A's scales: 1x128
  * @param bScaling blocks of B's scales: 128x128
  * @param smBudget at most how many SMs may be used; 0: all
+ * @param batchInvariant whether the bits of a row of D depend on nothing but that row of A (and C), B and the scales: not on M, on the row's
+ *     place, on other rows, or on {@code maxM}, {@code smBudget} and the device
+ * @param constantB whether nothing that runs ahead of a launch in its stream and may not have ended yet writes B or its scales, as with
+ *     weights. The launch may then start before the kernel ahead of it ends and load B meanwhile; for A, C and D it waits
  */
 public record GemmSpec(
-        long maxM, long n, long k, DType outDType, boolean accumulate, Scaling aScaling, Scaling bScaling, int smBudget)
+        long maxM,
+        long n,
+        long k,
+        DType outDType,
+        boolean accumulate,
+        Scaling aScaling,
+        Scaling bScaling,
+        int smBudget,
+        boolean batchInvariant,
+        boolean constantB)
         implements OpSpec {
     /**
      * Checks what no kernel could ever serve; whether the kernels at hand serve the rest, {@code Kernels.support} says.
@@ -57,7 +70,8 @@ public record GemmSpec(
      * @param k columns of A and B
      */
     public static GemmSpec of(final long maxM, final long n, final long k) {
-        return new GemmSpec(maxM, n, k, DType.BF16, false, Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128, 0);
+        return new GemmSpec(
+                maxM, n, k, DType.BF16, false, Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128, 0, false, false);
     }
 
     /**
@@ -66,7 +80,7 @@ public record GemmSpec(
      * @param type BF16 or F32
      */
     public GemmSpec withOut(final DType type) {
-        return new GemmSpec(maxM, n, k, type, accumulate, aScaling, bScaling, smBudget);
+        return new GemmSpec(maxM, n, k, type, accumulate, aScaling, bScaling, smBudget, batchInvariant, constantB);
     }
 
     /**
@@ -75,7 +89,7 @@ public record GemmSpec(
      * @param add whether C is added
      */
     public GemmSpec withAccumulate(final boolean add) {
-        return new GemmSpec(maxM, n, k, outDType, add, aScaling, bScaling, smBudget);
+        return new GemmSpec(maxM, n, k, outDType, add, aScaling, bScaling, smBudget, batchInvariant, constantB);
     }
 
     /**
@@ -85,7 +99,7 @@ public record GemmSpec(
      * @param b blocks of B's scales
      */
     public GemmSpec withScaling(final Scaling a, final Scaling b) {
-        return new GemmSpec(maxM, n, k, outDType, accumulate, a, b, smBudget);
+        return new GemmSpec(maxM, n, k, outDType, accumulate, a, b, smBudget, batchInvariant, constantB);
     }
 
     /**
@@ -94,7 +108,25 @@ public record GemmSpec(
      * @param sms how many; 0: all
      */
     public GemmSpec withSmBudget(final int sms) {
-        return new GemmSpec(maxM, n, k, outDType, accumulate, aScaling, bScaling, sms);
+        return new GemmSpec(maxM, n, k, outDType, accumulate, aScaling, bScaling, sms, batchInvariant, constantB);
+    }
+
+    /**
+     * {@return this spec with or without rows whose bits are independent of each other}
+     *
+     * @param independent whether they are
+     */
+    public GemmSpec withBatchInvariant(final boolean independent) {
+        return new GemmSpec(maxM, n, k, outDType, accumulate, aScaling, bScaling, smBudget, independent, constantB);
+    }
+
+    /**
+     * {@return this spec with or without leave to load B before the kernel ahead in the stream ends}
+     *
+     * @param constant whether that kernel does not write B
+     */
+    public GemmSpec withConstantB(final boolean constant) {
+        return new GemmSpec(maxM, n, k, outDType, accumulate, aScaling, bScaling, smBudget, batchInvariant, constant);
     }
 
     @Override

@@ -20,7 +20,9 @@ import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.gemm.GemmTolerance;
+import io.hopper4j.quant.ScaleKind;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.SplittableRandom;
 import java.util.stream.Stream;
@@ -213,6 +215,48 @@ abstract class GemmContractTest<T extends Tensor> {
             launch.launch(backend.stream());
             assertWithinBounds(Expected.gemmError(other, b, null, backend.get(second), 40));
             assertThat(Expected.bits(backend.get(first))).as("no longer bound").isEqualTo(once);
+        }
+    }
+
+    @Test
+    void shouldGiveARowTheSameBitsInEveryBatch() {
+        final Scaled<HostTensor> a = a(130, 384, 9);
+        final Scaled<T> all = backend.put(a);
+        final Scaled<T> b = backend.put(b(136, 384, 9));
+        final GemmSpec spec = GemmSpec.of(130, 136, 384).withBatchInvariant(true);
+        final int[] whole = invariant(spec, all, b);
+        for (final int rows : new int[] {1, 3, 64, 65, 128}) {
+            final Scaled<T> part = new Scaled<>(
+                    backend.slice(all.values(), 0, 0, rows), backend.slice(all.scales(), 0, 0, rows), all.scaling());
+            assertThat(invariant(GemmSpec.of(rows, 136, 384).withBatchInvariant(true), part, b))
+                    .as("%s rows", rows)
+                    .isEqualTo(Arrays.copyOf(whole, rows * 136));
+        }
+    }
+
+    private int[] invariant(final GemmSpec spec, final Scaled<T> a, final Scaled<T> b) {
+        final T out = output(DType.BF16, spec.maxM(), spec.n());
+        try (GemmPlan<T> plan = backend.kernels().plan(spec);
+                GemmLaunch<T> launch = plan.bind(a, b, out, null)) {
+            launch.launch(backend.stream());
+            return Expected.bits(backend.get(out));
+        }
+    }
+
+    @Test
+    void shouldWaitForAWhenOnlyBIsConstant() {
+        final Scaled<T> b = backend.put(b(576, 2048, 10));
+        final Scaled<T> a = backend.put(a(64, 2048, 10));
+        final T out = output(DType.BF16, 64, 576);
+        try (GemmPlan<T> plan =
+                        backend.kernels().plan(GemmSpec.of(64, 576, 2048).withConstantB(true));
+                GemmLaunch<T> launch = plan.bind(a, b, out, null)) {
+            for (int round = 0; round < 5; round++) {
+                final T in = backend.put(Data.gaussian(backend.host, TensorSpec.packed(DType.BF16, 64, 2048), round));
+                backend.kernels().quantize(in, ScaleKind.F32, a, backend.stream());
+                launch.launch(backend.stream());
+                assertWithinBounds(Expected.gemmError(backend.get(a), backend.get(b), null, backend.get(out), 64));
+            }
         }
     }
 

@@ -30,6 +30,8 @@ final class CudaGemm {
         h4j_gemm_spec.max_m(s, spec.maxM());
         h4j_gemm_spec.n(s, spec.n());
         h4j_gemm_spec.k(s, spec.k());
+        h4j_gemm_spec.batch_invariant(s, spec.batchInvariant() ? 1 : 0);
+        h4j_gemm_spec.constant_b(s, spec.constantB() ? 1 : 0);
         return hopper4j_h.h4j_gemm_plan(device, s, call.output(), call.error());
     }
 
