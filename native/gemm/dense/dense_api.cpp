@@ -191,10 +191,7 @@ struct Launch final : h4j_launch {
   // What depends on the rows in use: the tiles, and where stores are clipped.
   void set_rows(Params& used, int64_t rows, const Choice& choice) const {
     used.m = static_cast<int32_t>(rows);
-    used.tiles_m = choice.tiles_m;
-    used.tiles_n = choice.tiles_n;
-    used.raster_group = choice.raster_group;
-    used.raster_along_m = choice.raster_along_m;
+    used.raster = {choice.tiles_m, choice.tiles_n, choice.raster_group, choice.raster_along_m};
     const int store_cols = plan.instance->config.store_cols();
     if (plan.spec.out_dtype == H4J_BF16) {
       const CUtensorMapSwizzle swizzle = store_cols == 64   ? CU_TENSOR_MAP_SWIZZLE_128B

@@ -1,43 +1,13 @@
-// Tile sizes and shared memory of the dense GEMM, read by the kernel, by the choice of instance and by the descriptors.
+// What the dense GEMM's kernel gets.
 #pragma once
 
 #include <cuda.h>
 
 #include <cstdint>
 
+#include "gemm/config.h"
+
 namespace h4j::gemm {
-
-inline constexpr int kTileK = 128;  // elements and bytes: one scale block, one 128-byte swizzle row
-inline constexpr int kSharedMemoryPerBlock = 232448;
-
-struct Config {
-  int tile_m;  // 64: one row of math warp groups; 128 and 256: two, of 64 and 128 rows each
-  int tile_n;  // a multiple of 16
-  int stages;
-  int k_groups = 1;  // rows of math warp groups that take turns on the K blocks, so that one's waits hide under another's products
-  int slices = 1;    // CTAs of a cluster that share a tile's K and add up through distributed shared memory
-
-  constexpr int row_groups() const { return tile_m == 64 ? 1 : 2; }
-  constexpr int math_groups() const { return row_groups() * k_groups; }
-  constexpr int group_rows() const { return tile_m / row_groups(); }
-  constexpr int threads() const { return 128 * (1 + math_groups()); }
-  // Two math groups alone may take the registers that the loading group does not need; more groups have to do with an equal share.
-  constexpr bool moves_registers() const { return math_groups() == 2 && k_groups == 1; }
-  // Columns of one TMA store of BF16 output: the widest swizzle row (128, 64 or 32 bytes) that divides the tile.
-  constexpr int store_cols() const { return tile_n % 64 == 0 ? 64 : tile_n % 32 == 0 ? 32 : 16; }
-  // Wide tiles have their scales copied into every stage beside A and B. Where groups share K that would cost narrow tiles more than their values, so
-  // scales come in strips of so many K blocks, 4 KiB of A's, through a ring of their own; in wide tiles the strips' barriers cost 2 to 3 %.
-  constexpr bool strips() const { return tile_m == 64 || k_groups > 1; }
-  constexpr int strip_blocks() const { return strips() ? 1024 / tile_m : 1; }
-  constexpr int scale_stages() const { return strips() ? 2 : stages; }
-  constexpr int a_stage_bytes() const { return tile_m * kTileK; }
-  constexpr int b_stage_bytes() const { return tile_n * kTileK; }
-  constexpr int stage_bytes() const { return a_stage_bytes() + b_stage_bytes() + tile_m * 4; }
-  // Partial sums of a tile that leave the registers: of all K groups but the first, and of every slice.
-  constexpr int partial_tiles() const { return slices > 1 && k_groups == 1 ? 1 : k_groups - 1; }
-  // How many rows of 128x128 scales a tile can touch.
-  constexpr int scale_rows() const { return kTileK % tile_n == 0 ? 1 : 2; }
-};
 
 // Everything the kernel gets; copied to constant memory at launch.
 struct Params {
@@ -54,10 +24,7 @@ struct Params {
   int32_t m;
   int32_t n;
   int32_t k_blocks;
-  int32_t tiles_m;
-  int32_t tiles_n;
-  int32_t raster_group;  // tiles of the grouped dimension that run side by side
-  int32_t raster_along_m;
+  Raster raster;
 };
 
 }  // namespace h4j::gemm

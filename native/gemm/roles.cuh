@@ -1,0 +1,502 @@
+// The roles of a block-scaled FP8 GEMM's CTA: two or three warps load by TMA into a ring of stages, one to four warp groups multiply on the tensor cores,
+// promote each K block into F32 registers with its scales, and store.
+//
+// What sets one GEMM apart from another is its Op, a type with
+//   kConfig, Out, Params, Shared, Tile, Scheduler
+//   kColumnScales   B has a scale for each column and K block instead of one for 128 columns
+//   kInterleaved    the math groups hold every other 64 rows of the tile instead of a half each
+//   kRagged         a tile may end before tile_m rows, at a row that is not the last of D
+//   kAccumulates    params.c, where it is not null, is added
+// and static functions of params and tile: scheduler, blocks, load_a, load_b, load_a_scales, load_b_scales or b_scale_row, store_box, row_end and
+// plane (elements before the tile's matrix in C and D).
+#pragma once
+
+#include <cutlass/arch/barrier.h>
+#include <cutlass/arch/reg_reconfig.h>
+#include <cutlass/cutlass.h>
+#include <cute/arch/cluster_sm90.hpp>
+#include <cute/arch/copy_sm90.hpp>
+#include <cute/arch/copy_sm90_desc.hpp>
+#include <cute/arch/copy_sm90_tma.hpp>
+
+#include <cuda_bf16.h>
+
+#include <numeric>
+#include <type_traits>
+
+#include "gemm/config.h"
+#include "gemm/scheduler.cuh"
+#include "gemm/store.cuh"
+#include "tile/ring.cuh"
+#include "tile/wgmma.cuh"
+
+namespace h4j::gemm {
+
+template <Config kConfig, class Out, bool kColumnScales = false>
+struct SharedStorage {
+  static constexpr bool kStaged = std::is_same_v<Out, __nv_bfloat16> && kConfig.slices == 1;
+  static constexpr int kStoreBytes = kStaged ? kConfig.tile_m * kConfig.tile_n * 2 : 16;
+  static constexpr int kValues = kConfig.tile_n / 2;  // of a thread in a [64, tile_n] accumulator
+  // Column scales are read while the stage that they came with is filled anew, but before the stage after that is released.
+  static constexpr int kBScaleStages = kColumnScales ? 2 * kConfig.stages : kConfig.scale_stages();
+
+  alignas(1024) uint8_t a[kConfig.stages][kConfig.tile_m * kTileK];  // [stage][tile_m, 128], 128-byte swizzle
+  alignas(1024) uint8_t b[kConfig.stages][kConfig.tile_n * kTileK];  // [stage][tile_n, 128], 128-byte swizzle
+  alignas(1024) uint8_t d[kStoreBytes];                              // [tile_m / 64][tile_n / store_cols][64, store_cols] BF16, swizzled by row width
+  alignas(128) float a_scales[kConfig.scale_stages()][kConfig.strip_blocks()][kConfig.tile_m];
+  float b_scales[kBScaleStages][kConfig.strip_blocks()][kColumnScales ? kConfig.tile_n : 2];  // else of the first and of the last column's scale row
+  float partial[kConfig.partial_tiles() > 0 ? kConfig.partial_tiles() : 1][kConfig.partial_tiles() > 0 ? kValues : 1]
+               [128 * kConfig.row_groups()];  // [.][value][thread]
+  tile::Ring<kConfig.stages> ring;
+  tile::Ring<2> scale_ring;  // of strips
+};
+
+// K blocks of 128.
+struct BlockRange {
+  int begin;
+  int end;
+};
+
+inline constexpr auto kLoadHint = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
+
+// Several warps load, since issuing copies takes a warp longer than narrow tiles take to multiply: one A, one B, and a third the strips of scales; without
+// strips the scales go with the values they belong to.
+template <class Op>
+class Producer {
+ public:
+  using Params = typename Op::Params;
+  using Shared = typename Op::Shared;
+  using Tile = typename Op::Tile;
+  static constexpr Config kConfig = Op::kConfig;
+  static constexpr int kWarps = kConfig.strips() ? 3 : 2;
+
+  __device__ Producer(const Params& params, Shared& shared) : params_(params), shared_(shared) {}
+
+  __device__ void run() {
+    const int warp = threadIdx.x / 32;
+    // A and its scales may be what the kernel ahead writes; B is not, where this kernel was allowed to start before the other's end.
+    if (warp != 1) cudaGridDependencySynchronize();
+    typename Op::Scheduler scheduler = Op::scheduler(params_, shared_);
+    Tile tile;
+    while (scheduler.next(kConfig.tile_m, kConfig.tile_n, tile)) {
+      range_ = Op::blocks(params_, tile);
+      if (warp == 0) {
+        load_a(tile);
+      } else if (warp == 1) {
+        load_b(tile);
+      } else {
+        load_strips(tile);
+      }
+    }
+  }
+
+ private:
+  static constexpr bool kStageScales = !kConfig.strips() && !Op::kColumnScales;
+
+  __device__ uint64_t* filled_barrier() { return reinterpret_cast<uint64_t*>(&shared_.ring.filled[at_.stage]); }
+
+  __device__ void load_a(Tile tile) {
+    for (int block = range_.begin; block < range_.end; ++block, at_.advance()) {
+      shared_.ring.wait_free(at_);
+      if (threadIdx.x % 32 == 0) {
+        uint32_t bytes = Op::load_a(params_, filled_barrier(), shared_.a[at_.stage], tile, block);
+        if constexpr (!kConfig.strips()) {
+          bytes += sizeof(shared_.a_scales[0]);
+          Op::load_a_scales(params_, filled_barrier(), shared_.a_scales[at_.stage], tile, block);
+        }
+        shared_.ring.fill(at_, bytes);
+      }
+    }
+  }
+
+  __device__ void load_b(Tile tile) {
+    const int lane = threadIdx.x % 32;
+    // Each lane holds the scales of one K block, 32 blocks at a time and the next 32 under way, so that no copy waits for them.
+    float2 scales{};
+    float2 next{};
+    if constexpr (kStageScales) next = read_scales(tile, range_.begin + lane);
+    for (int block = range_.begin; block < range_.end; ++block, at_.advance()) {
+      float2 own{};
+      if constexpr (kStageScales) {
+        const int index = (block - range_.begin) % 32;
+        if (index == 0) {
+          scales = next;
+          next = read_scales(tile, block + 32 + lane);
+        }
+        own = make_float2(__shfl_sync(0xffffffffu, scales.x, index), __shfl_sync(0xffffffffu, scales.y, index));
+      }
+      shared_.ring.wait_free(at_);
+      if (lane == 0) {
+        uint32_t bytes = kConfig.b_stage_bytes();
+        Op::load_b(params_, filled_barrier(), shared_.b[at_.stage], tile, block);
+        if constexpr (Op::kColumnScales) {
+          auto& target = shared_.b_scales[at_.stage + at_.phase * kConfig.stages];
+          bytes += sizeof target;
+          Op::load_b_scales(params_, filled_barrier(), target, tile, block);
+        } else if constexpr (kStageScales) {
+          shared_.b_scales[at_.stage][0][0] = own.x;
+          shared_.b_scales[at_.stage][0][1] = own.y;
+        }
+        shared_.ring.fill(at_, bytes);
+      }
+    }
+  }
+
+  __device__ float2 read_scales(Tile tile, int block) const {
+    if (block >= range_.end) return {};
+    return {__ldg(Op::b_scale_row(params_, tile, tile.col) + block), __ldg(Op::b_scale_row(params_, tile, tile.col + kConfig.tile_n - 1) + block)};
+  }
+
+  __device__ void load_strips(Tile tile) {
+    constexpr int kBlocks = kConfig.strip_blocks();
+    static_assert(2 * kBlocks <= 32, "a lane a scale of B");
+    const int lane = threadIdx.x % 32;
+    const float* row = Op::b_scale_row(params_, tile, lane < kBlocks ? tile.col : tile.col + kConfig.tile_n - 1);
+    for (int block = range_.begin; block < range_.end; block += kBlocks, strips_at_.advance()) {
+      // Lanes read B's scales before they wait: the first the first row's, the next as many the last row's.
+      const int own_block = block + lane % kBlocks;
+      const float own = lane < 2 * kBlocks && own_block < range_.end ? __ldg(row + own_block) : 0.0f;
+      shared_.scale_ring.wait_free(strips_at_);
+      if (lane < 2 * kBlocks) shared_.b_scales[strips_at_.stage][lane % kBlocks][lane / kBlocks] = own;
+      // Every lane arrives for its own store.
+      if (lane == 0) {
+        auto* barrier = reinterpret_cast<uint64_t*>(&shared_.scale_ring.filled[strips_at_.stage]);
+        Op::load_a_scales(params_, barrier, shared_.a_scales[strips_at_.stage], tile, block);
+        shared_.scale_ring.fill(strips_at_, sizeof(shared_.a_scales[0]));
+      } else {
+        shared_.scale_ring.fill_by_stores(strips_at_);
+      }
+    }
+  }
+
+  const Params& params_;
+  Shared& shared_;
+  BlockRange range_{};
+  typename tile::Ring<kConfig.stages>::Position at_;
+  tile::RingPosition<2> strips_at_;
+};
+
+// One math warp group: group_rows rows of the tile, 64 at a time through the tensor core.
+template <class Op>
+struct Consumer {
+  using Params = typename Op::Params;
+  using Shared = typename Op::Shared;
+  using Tile = typename Op::Tile;
+  using Out = typename Op::Out;
+  static constexpr Config kConfig = Op::kConfig;
+  using Position = typename tile::Ring<kConfig.stages>::Position;
+  static constexpr int kAtoms = kConfig.group_rows() / 64;
+  static constexpr int kValues = kConfig.tile_n / 2;  // of a thread in a [64, tile_n] accumulator
+  using Staged = StagedRows<kConfig.store_cols()>;
+  // Between two of a group's 64 rows in the tile.
+  static constexpr int kAtomRows = Op::kInterleaved ? 64 * kConfig.row_groups() : 64;
+
+  const Params& params;
+  Shared& shared;
+  int row_group;  // which rows of the tile
+  int k_group;    // which stages, and so which K blocks
+  uint64_t a0;    // descriptors of stage 0
+  uint64_t b0;
+  int group_row;  // the first row of the group in the tile
+  int row;        // this thread's first in an accumulator, see store.cuh
+  int col;
+  float sum[kAtoms][kValues];
+
+  __device__ Consumer(const Params& p, Shared& s, int math_group)
+      : params(p), shared(s), row_group(math_group % kConfig.row_groups()), k_group(math_group / kConfig.row_groups()) {
+    group_row = row_group * (Op::kInterleaved ? 64 : kConfig.group_rows());
+    a0 = tile::swizzled_descriptor(shared.a[0] + group_row * kTileK);
+    b0 = tile::swizzled_descriptor(shared.b[0]);
+    row = first_row();
+    col = first_col();
+  }
+
+  __device__ void run() {
+    Position at;
+    tile::RingPosition<2> strips_at;
+    typename Op::Scheduler scheduler = Op::scheduler(params, shared);
+    Tile tile;
+    while (scheduler.next(kConfig.tile_m, kConfig.tile_n, tile)) {
+      const BlockRange range = Op::blocks(params, tile);
+#pragma unroll
+      for (int atom = 0; atom < kAtoms; ++atom) {
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) sum[atom][i] = 0.0f;
+      }
+      // Columns of the tile before this one take the first scale row, the rest the last.
+      const int boundary = kConfig.scale_rows() == 1 ? kConfig.tile_n : kTileK - tile.col % kTileK;
+      if constexpr (kConfig.strips()) {
+        multiply_strips(range, at, strips_at, boundary);
+      } else if (!Op::kRagged || atoms_in_use(tile) == kAtoms) {
+        multiply_stages<kAtoms>(range, at, boundary);
+      } else if (kAtoms > 1 && atoms_in_use(tile) == 1) {
+        multiply_stages<1>(range, at, boundary);
+      } else {
+        multiply_stages<0>(range, at, boundary);
+      }
+      store(tile);
+    }
+    if constexpr (Shared::kStaged) {
+      if (k_group == 0 && threadIdx.x % 128 == 0) cute::tma_store_wait<0>();  // shared memory must outlive the copies that read it
+    }
+  }
+
+ private:
+  // The first row of an atom in D.
+  __device__ int atom_row(Tile tile, int atom) const { return tile.row + group_row + atom * kAtomRows; }
+
+  // Atoms of this group that hold rows of D. The rest of a ragged tile is neither copied nor multiplied.
+  __device__ int atoms_in_use(Tile tile) const {
+    const int rows = Op::row_end(params, tile) - atom_row(tile, 0);
+    return min(max((rows + kAtomRows - 1) / kAtomRows, 0), kAtoms);
+  }
+
+  template <int kUsed>
+  __device__ void multiply_stages(BlockRange range, Position& at, int boundary) {
+#pragma unroll 1
+    for (int block = range.begin; block < range.end; ++block) {
+      shared.ring.wait_filled(at);
+      const int scale_stage = Op::kColumnScales ? at.stage + at.phase * kConfig.stages : at.stage;
+      multiply_block<kUsed>(at, shared.a_scales[at.stage][0], shared.b_scales[scale_stage][0], boundary);
+      at.advance();
+    }
+  }
+
+  __device__ void multiply_strips(BlockRange range, Position& at, tile::RingPosition<2>& strips_at, int boundary) {
+    for (int strip = range.begin; strip < range.end; strip += kConfig.strip_blocks()) {
+      const int count = min(kConfig.strip_blocks(), range.end - strip);
+      shared.scale_ring.wait_filled(strips_at);
+#pragma unroll 1
+      for (int block = 0; block < count; ++block) {
+        // A stage is always of the same K group. Were it of all in turn, a group that runs ahead would take the fill before last of a stage, which has the
+        // same phase parity, for the one it waits for.
+        if (kConfig.k_groups == 1 || at.stage % kConfig.k_groups == k_group) {
+          const float (&a_scales)[kConfig.tile_m] = shared.a_scales[strips_at.stage][block];
+          const auto& b_scales = shared.b_scales[strips_at.stage][block];
+          shared.ring.wait_filled(at);
+          multiply_block<kAtoms>(at, a_scales, b_scales, boundary);
+        }
+        at.advance();
+      }
+      shared.scale_ring.release_by_lane(strips_at);
+      strips_at.advance();
+    }
+  }
+
+  using BScales = std::remove_reference_t<decltype(Shared::b_scales[0][0])>;
+
+  template <int kUsed>
+  __device__ void multiply_block(Position at, const float (&a_scales)[kConfig.tile_m], const BScales& b_scales, int boundary) {
+    if constexpr (kUsed == 0) {
+      shared.ring.release(at);
+      return;
+    }
+    // Read before the MMAs start, so that the wait for them hides the latency.
+    const float b_first = b_scales[0];
+    const float b_last = b_scales[1];
+    float a_scale[kAtoms][2];
+#pragma unroll
+    for (int atom = 0; atom < kUsed; ++atom) {
+      const float* own = a_scales + group_row + atom * kAtomRows + row;
+      a_scale[atom][0] = own[0];
+      a_scale[atom][1] = own[8];
+    }
+    const uint64_t a = a0 + at.stage * (kConfig.tile_m * kTileK / 16);
+    const uint64_t b = b0 + at.stage * (kConfig.tile_n * kTileK / 16);
+#pragma unroll
+    for (int atom = 0; atom < kUsed; ++atom) {
+      float part[kValues];
+      tile::fence_accumulators(part);
+      cute::warpgroup_arrive();
+      tile::fp8_mma_k128<kConfig.tile_n>(a + atom * (kAtomRows * kTileK / 16), b, part);
+      cute::warpgroup_commit_batch();
+      tile::fence_accumulators(part);
+      cute::warpgroup_wait<0>();
+      tile::fence_accumulators(part);
+      if (atom == kUsed - 1) shared.ring.release(at);
+      if constexpr (Op::kColumnScales) {
+        promote_columns(part, sum[atom], a_scale[atom], b_scales + col);
+      } else {
+        promote(part, sum[atom], a_scale[atom], b_first, b_last, boundary);
+      }
+    }
+  }
+
+  // The tensor core keeps about 13 fraction bits of a sum; from here on sums are F32.
+  static __device__ void promote(const float (&part)[kValues], float (&total)[kValues], const float (&a_scale)[2], float b_first, float b_last,
+                                 int boundary) {
+    // The boundary between scale rows is a multiple of this many columns.
+    constexpr int kStep = std::gcd(kConfig.tile_n, kTileK);
+#pragma unroll
+    for (int step = 0; step < kConfig.tile_n; step += kStep) {
+      const float b_scale = kConfig.scale_rows() == 1 || step < boundary ? b_first : b_last;
+      const float scale[2] = {a_scale[0] * b_scale, a_scale[1] * b_scale};
+#pragma unroll
+      for (int i = step / 2; i < (step + kStep) / 2; ++i) total[i] = fmaf(part[i], scale[i / 2 % 2], total[i]);
+    }
+  }
+
+  // The same with a scale for each column; `b_scales` is that of this thread's first.
+  static __device__ void promote_columns(const float (&part)[kValues], float (&total)[kValues], const float (&a_scale)[2], const float* b_scales) {
+#pragma unroll
+    for (int i = 0; i < kValues; i += 4) {
+      const float2 scales = *reinterpret_cast<const float2*>(b_scales + 2 * i);
+      total[i] = fmaf(part[i], a_scale[0] * scales.x, total[i]);
+      total[i + 1] = fmaf(part[i + 1], a_scale[0] * scales.y, total[i + 1]);
+      total[i + 2] = fmaf(part[i + 2], a_scale[1] * scales.x, total[i + 2]);
+      total[i + 3] = fmaf(part[i + 3], a_scale[1] * scales.y, total[i + 3]);
+    }
+  }
+
+  __device__ void store(Tile tile) {
+    cudaGridDependencySynchronize();  // the kernel ahead may still read what D replaces, or write C
+    if constexpr (kConfig.k_groups > 1) {
+      add_k_groups();
+      if (kConfig.slices == 1 && k_group > 0) return;
+    }
+    if constexpr (kConfig.slices > 1) {
+      store_slices(tile);
+      return;
+    }
+    if constexpr (Op::kAccumulates) {
+      if (params.c != nullptr) add_c(tile);
+    }
+    if constexpr (Shared::kStaged) {
+      store_staged(tile);
+    } else {
+      store_direct(tile);
+    }
+  }
+
+  __device__ static void all_math_groups_barrier() { cutlass::arch::NamedBarrier::sync(128 * kConfig.math_groups(), kConfig.row_groups()); }
+
+  // The first K group adds the others' sums to its own, in their order.
+  __device__ void add_k_groups() {
+    const int thread = row_group * 128 + threadIdx.x % 128;
+    if (k_group > 0) {
+#pragma unroll
+      for (int i = 0; i < kValues; ++i) shared.partial[k_group - 1][i][thread] = sum[0][i];
+    }
+    all_math_groups_barrier();
+    if (k_group == 0) {
+#pragma unroll
+      for (int other = 0; other < kConfig.k_groups - 1; ++other) {
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) sum[0][i] += shared.partial[other][i][thread];
+      }
+    }
+    all_math_groups_barrier();  // without it the next tile's sums could overwrite these before they are added
+  }
+
+  // Every CTA of the cluster adds up a share of the tile over all slices, in the order of K, and stores it. A cluster has one tile only: its barriers wait
+  // for all threads that have not left, so loading warps must have left.
+  __device__ void store_slices(Tile tile) {
+    constexpr int kPairs = kValues / 2;  // of a thread: two neighbouring columns each
+    const int thread = row_group * 128 + threadIdx.x % 128;
+    if (k_group == 0) {
+#pragma unroll
+      for (int i = 0; i < kValues; ++i) shared.partial[0][i][thread] = sum[0][i];
+    }
+    cute::cluster_arrive();
+    cute::cluster_wait();
+    const uint32_t rank = cute::block_rank_in_cluster();
+    for (int pair = static_cast<int>(rank) * kConfig.k_groups + k_group; pair < kPairs; pair += kConfig.slices * kConfig.k_groups) {
+      const int r = tile.row + row_group * 64 + row + pair % 2 * 8;
+      const int c = tile.col + pair / 2 * 8 + col;
+      float2 total = make_float2(0.0f, 0.0f);
+#pragma unroll
+      for (int slice = 0; slice < kConfig.slices; ++slice) {
+        total.x += read_remote(&shared.partial[0][2 * pair][thread], slice);
+        total.y += read_remote(&shared.partial[0][2 * pair + 1][thread], slice);
+      }
+      if (r < Op::row_end(params, tile) && c < params.n) store_pair(r, c, total);
+    }
+    // No CTA may leave, or overwrite its partial sums, while another still reads them.
+    cute::cluster_arrive();
+    cute::cluster_wait();
+  }
+
+  // A value in the shared memory of another CTA of the cluster.
+  __device__ static float read_remote(const float* own, uint32_t rank) {
+    const uint32_t address = cute::set_block_rank(cute::cast_smem_ptr_to_uint(own), rank);
+    float value;
+    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+    return value;
+  }
+
+  __device__ void store_pair(int r, int c, float2 value) const {
+    if (params.c != nullptr) {
+      const float2 old = load_pair(static_cast<const Out*>(params.c) + r * params.c_ld + c);
+      value.x += old.x, value.y += old.y;
+    }
+    write_pair(static_cast<Out*>(params.d_pointer) + r * params.d_ld + c, value);
+  }
+
+  // Calls visit(row, col, first value, second value) for each pair of this thread that lies inside D.
+  template <class Visit>
+  __device__ void for_each_pair(Tile tile, Visit visit) {
+#pragma unroll
+    for (int atom = 0; atom < kAtoms; ++atom) {
+#pragma unroll
+      for (int i = 0; i < kValues; i += 2) {
+        const int r = atom_row(tile, atom) + row + i / 2 % 2 * 8;
+        const int c = tile.col + i / 4 * 8 + col;
+        if (r < Op::row_end(params, tile) && c < params.n) visit(r, c, sum[atom][i], sum[atom][i + 1]);
+      }
+    }
+  }
+
+  // C may be D: each element is read by the thread that holds it, before this tile's stores.
+  __device__ void add_c(Tile tile) {
+    for_each_pair(tile, [&](int r, int c, float& first, float& second) {
+      const float2 old = load_pair(static_cast<const Out*>(params.c) + Op::plane(params, tile) + r * params.c_ld + c);
+      first += old.x, second += old.y;
+    });
+  }
+
+  __device__ void store_direct(Tile tile) {
+    for_each_pair(tile, [&](int r, int c, float& first, float& second) { write_pair(d_row(tile, r) + c, make_float2(first, second)); });
+  }
+
+  __device__ void group_barrier() const { cutlass::arch::NamedBarrier::sync(128, row_group); }
+
+  // Through shared memory to TMA: full lines, and rows and columns past D are clipped.
+  __device__ void store_staged(Tile tile) {
+    constexpr int kBoxes = kConfig.tile_n / kConfig.store_cols();
+    const bool issuer = threadIdx.x % 128 == 0;
+    if (issuer) cute::tma_store_wait<0>();  // the previous tile's copies still read the staging area
+    group_barrier();
+    uint8_t* area = shared.d + row_group * kAtoms * kBoxes * Staged::kBoxBytes;
+#pragma unroll
+    for (int atom = 0; atom < kAtoms; ++atom) Staged::stage(sum[atom], area + atom * kBoxes * Staged::kBoxBytes);
+    cute::tma_store_fence();  // the copy engine must see these ordinary stores
+    group_barrier();
+    const int row_end = Op::row_end(params, tile);
+    if (issuer) {
+#pragma unroll
+      for (int atom = 0; atom < kAtoms; ++atom) {
+        const int r = atom_row(tile, atom);
+        if (Op::kRagged && r + 64 > row_end) continue;
+#pragma unroll
+        for (int box = 0; box < kBoxes; ++box) {
+          const int c = tile.col + box * kConfig.store_cols();
+          if (r < row_end && c < params.n) Op::store_box(params, area + (atom * kBoxes + box) * Staged::kBoxBytes, tile, r, c);
+        }
+      }
+      cute::tma_store_arrive();
+    }
+    if constexpr (Op::kRagged) {
+#pragma unroll
+      for (int atom = 0; atom < kAtoms; ++atom) {
+        const int r = atom_row(tile, atom);
+        if (r >= row_end || r + 64 <= row_end) continue;
+        Staged::template copy_rows<kConfig.tile_n>(area + atom * kBoxes * Staged::kBoxBytes, row_end - r, params.n - tile.col,
+                                                   d_row(tile, r) + tile.col, params.d_ld);
+      }
+    }
+  }
+
+  __device__ Out* d_row(Tile tile, int r) const { return static_cast<Out*>(params.d_pointer) + Op::plane(params, tile) + r * params.d_ld; }
+};
+
+}  // namespace h4j::gemm

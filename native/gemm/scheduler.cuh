@@ -1,0 +1,46 @@
+// Which tiles a CTA works on, and in which order.
+#pragma once
+
+#include "gemm/config.h"
+
+namespace h4j::gemm {
+
+struct Tile {
+  int row;
+  int col;
+};
+
+// The tile at a place of the raster, counted in tiles: an order that keeps the tiles of one wave close in both dimensions.
+__device__ inline Tile tile_at(int index, int tiles_m, int tiles_n, int raster_group, bool along_m) {
+  const int grouped = along_m ? tiles_m : tiles_n;
+  const int other = along_m ? tiles_n : tiles_m;
+  const int group = index / (raster_group * other);
+  const int inside = index - group * raster_group * other;
+  const int first = group * raster_group;
+  const int size = min(raster_group, grouped - first);
+  const int x = first + inside % size;
+  const int y = inside / size;
+  return {along_m ? x : y, along_m ? y : x};
+}
+
+// The tiles of a CTA, or of the cluster that shares them: every so-many-th of the raster.
+template <int kSlices = 1>
+class TileScheduler {
+ public:
+  __device__ explicit TileScheduler(const Raster& raster) : raster_(raster), index_(blockIdx.x / kSlices) {}
+
+  __device__ bool next(int tile_m, int tile_n, Tile& tile) {
+    if (index_ >= raster_.tiles_m * raster_.tiles_n) return false;
+    tile = tile_at(index_, raster_.tiles_m, raster_.tiles_n, raster_.group, raster_.along_m);
+    tile.row *= tile_m;
+    tile.col *= tile_n;
+    index_ += gridDim.x / kSlices;
+    return true;
+  }
+
+ private:
+  const Raster& raster_;
+  int index_;
+};
+
+}  // namespace h4j::gemm
