@@ -44,6 +44,9 @@ H4J_BENCH_API int32_t h4j_bench_flush(h4j_bench_session* session, uint64_t strea
 /* A plain copy of a multiple of 16 bytes by a kernel on all SMs. Asynchronous. */
 H4J_BENCH_API int32_t h4j_bench_copy(h4j_bench_session* session, uint64_t stream, uint64_t to, uint64_t from, int64_t bytes, char* why);
 
+/* Reads a multiple of 16 bytes by a kernel on all SMs and keeps nothing. Asynchronous. */
+H4J_BENCH_API int32_t h4j_bench_read_all(h4j_bench_session* session, uint64_t stream, uint64_t from, int64_t bytes, char* why);
+
 /* ---- Kernel times by CUPTI ---------------------------------------------------------------------------------------------------------------- */
 
 /* 0: kernel times can be collected; otherwise `why`. */

@@ -49,7 +49,11 @@ int prepare(h4j_bench_host& host, const char* path, int32_t ordinal, int64_t m, 
   if (host.call.h4j_device_properties(ordinal, &host.info, &host.error) != H4J_OK) return failed();
   if (host.call.h4j_device_open(ordinal, &host.device, &host.error) != H4J_OK) return failed();
   if (host.call.h4j_stream_create(host.device, &host.stream, &host.error) != H4J_OK) return failed();
-  host.spec = {sizeof(host.spec), H4J_BF16, 0, 0, m, n, k};
+  host.spec.struct_size = sizeof(host.spec);
+  host.spec.out_dtype = H4J_BF16;
+  host.spec.max_m = m;
+  host.spec.n = n;
+  host.spec.k = k;
   if (host.call.h4j_gemm_plan(&host.info, &host.spec, &host.plan, &host.error) != H4J_OK) return failed();
   h4j_plan_info plan{};
   plan.struct_size = sizeof(plan);

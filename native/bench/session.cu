@@ -227,6 +227,15 @@ int32_t h4j_bench_copy(h4j_bench_session* session, uint64_t stream, uint64_t to,
   return 0;
 }
 
+int32_t h4j_bench_read_all(h4j_bench_session* session, uint64_t stream, uint64_t from, int64_t bytes, char* why) {
+  H4J_BENCH_CUDA(cudaSetDevice(session->ordinal));
+  const int64_t blocks = std::clamp<int64_t>((bytes / 16 + kThreads - 1) / kThreads, 1, session->sms * kBlocksPerSm);
+  h4j_bench_read<<<static_cast<int>(blocks), kThreads, 0, stream_of(stream)>>>(reinterpret_cast<const uint4*>(from), static_cast<size_t>(bytes) / 16,
+                                                                               reinterpret_cast<uint4*>(session->workspace));
+  H4J_BENCH_CUDA(cudaGetLastError());
+  return 0;
+}
+
 int32_t h4j_bench_trace_available(h4j_bench_session*, char* why) {
   const std::string& problem = h4j::bench::trace_problem();
   return problem.empty() ? 0 : h4j::bench::fail(why, "%s", problem.c_str());

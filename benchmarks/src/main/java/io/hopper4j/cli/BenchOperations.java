@@ -18,7 +18,9 @@ import java.util.stream.Collectors;
 final class BenchOperations {
     /** The one list that an operation joins. */
     static final List<BenchOperation> ALL = List.of(
-            new GemmBench(),
+            new GemmBench(false),
+            new GemmBench(true),
+            new GemmChainBench(),
             new QuantizeBench("quantize_1x128", Scaling.ACTIVATION_1X128),
             new QuantizeBench("quantize_128x128", Scaling.WEIGHT_128X128),
             new MlaDecodeBench(MlaDecodeBench.Part.DECODE),

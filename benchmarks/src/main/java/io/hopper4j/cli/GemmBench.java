@@ -16,7 +16,10 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 
-/** {@code fp8_gemm_nt}: D = A B^T with 1x128 scales of A and 128x128 scales of B, BF16 out; m, n, k. */
+/**
+ * {@code fp8_gemm_nt}: D = A B^T with 1x128 scales of A and 128x128 scales of B, BF16 out; m, n, k. With few rows a plain read of B is timed beside it.
+ * {@code fp8_gemm_nt_batch_invariant}: the same with that option, and the product without it as its peer.
+ */
 final class GemmBench implements BenchOperation {
     private static final long BLOCK = 128;
     private static final long SAMPLED_ROWS = 16;
@@ -46,10 +49,20 @@ final class GemmBench implements BenchOperation {
     };
 
     private static final long[] PUBLIC_ROWS = {64, 128, 4096, 1};
+    private static final long[] INVARIANT_ROWS = {64, 128, 4096};
+
+    /** Up to so many rows a product is a read of B. */
+    private static final long FEW_ROWS = 4;
+
+    private final boolean batchInvariant;
+
+    GemmBench(final boolean batchInvariant) {
+        this.batchInvariant = batchInvariant;
+    }
 
     @Override
     public String name() {
-        return "fp8_gemm_nt";
+        return batchInvariant ? "fp8_gemm_nt_batch_invariant" : "fp8_gemm_nt";
     }
 
     @Override
@@ -65,8 +78,8 @@ final class GemmBench implements BenchOperation {
     @Override
     public List<BenchShape> cases(final CaseList list) {
         return switch (list) {
-            case DEEPSEEK_V3 -> cross(LAYER_ROWS, LAYERS);
-            case PEERS -> cross(PUBLIC_ROWS, PUBLIC);
+            case DEEPSEEK_V3 -> batchInvariant ? List.of() : cross(LAYER_ROWS, LAYERS);
+            case PEERS -> cross(batchInvariant ? INVARIANT_ROWS : PUBLIC_ROWS, PUBLIC);
         };
     }
 
@@ -92,11 +105,12 @@ final class GemmBench implements BenchOperation {
 
     @Override
     public Prepared prepare(final BenchGpu gpu, final BenchShape shape, final long seed) {
-        return new Product(gpu, GemmSpec.of(shape.get("m"), shape.get("n"), shape.get("k")), seed);
+        final GemmSpec spec = GemmSpec.of(shape.get("m"), shape.get("n"), shape.get("k"));
+        return new Product(gpu, spec.withBatchInvariant(batchInvariant), seed);
     }
 
     /** One bound product with its operands, on both sides. */
-    private static final class Product implements Prepared {
+    static final class Product implements Prepared {
         private final BenchGpu gpu;
         private final GemmSpec spec;
         private final SplitMix64 random;
@@ -110,6 +124,7 @@ final class GemmBench implements BenchOperation {
         private final GemmPlan<DeviceTensor> plan;
         private final GemmLaunch<DeviceTensor> launch;
         private final List<NativeBench.Session.Product> products = new ArrayList<>();
+        private final List<Runnable> others = new ArrayList<>();
 
         Product(final BenchGpu gpu, final GemmSpec spec, final long seed) {
             this.gpu = gpu;
@@ -164,7 +179,17 @@ final class GemmBench implements BenchOperation {
 
         @Override
         public List<Peer> peers() {
+            if (spec.batchInvariant()) {
+                final GemmLaunch<DeviceTensor> ordinary = bind(spec.withBatchInvariant(false));
+                return List.of(new Peer("fp8_gemm_nt", () -> ordinary.launch(gpu.stream()), ""));
+            }
             final List<Peer> peers = new ArrayList<>();
+            if (spec.maxM() <= FEW_ROWS) {
+                final DeviceTensor values = deviceB.values();
+                final long bytes = spec.n() * spec.k();
+                peers.add(new Peer(
+                        "read_of_b", () -> gpu.session().readAll(gpu.stream().handle(), values.address(), bytes), ""));
+            }
             for (final NativeBench.Matmul kind : NativeBench.Matmul.values()) {
                 final String name = "cublaslt_" + kind.name().toLowerCase(Locale.ROOT);
                 try {
@@ -179,6 +204,16 @@ final class GemmBench implements BenchOperation {
                 }
             }
             return peers;
+        }
+
+        /** {@return a launch of another plan on the same operands, closed with this} */
+        GemmLaunch<DeviceTensor> bind(final GemmSpec other) {
+            final GemmPlan<DeviceTensor> otherPlan = gpu.kernels().plan(other);
+            final GemmLaunch<DeviceTensor> otherLaunch =
+                    otherPlan.bind(deviceA, deviceB, out, gpu.gpu().workspace(device, otherPlan));
+            others.add(otherLaunch::close);
+            others.add(otherPlan::close);
+            return otherLaunch;
         }
 
         private NativeBench.Session.Product open(final NativeBench.Matmul kind) {
@@ -238,6 +273,7 @@ final class GemmBench implements BenchOperation {
         public void close() {
             gpu.stream().synchronize();
             products.forEach(NativeBench.Session.Product::close);
+            others.forEach(Runnable::run);
             launch.close();
             plan.close();
             device.close();

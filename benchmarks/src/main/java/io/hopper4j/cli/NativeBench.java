@@ -32,6 +32,7 @@ public final class NativeBench {
     private final SymbolLookup symbols;
     private final MethodHandle flush;
     private final MethodHandle copy;
+    private final MethodHandle readAll;
     private final MethodHandle matmulRun;
     private final MethodHandle hostRun;
     private final MethodHandle hostSynchronize;
@@ -44,6 +45,7 @@ public final class NativeBench {
         }
         this.flush = function("h4j_bench_flush", ADDRESS, JAVA_LONG, JAVA_LONG, JAVA_LONG, ADDRESS);
         this.copy = function("h4j_bench_copy", ADDRESS, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, ADDRESS);
+        this.readAll = function("h4j_bench_read_all", ADDRESS, JAVA_LONG, JAVA_LONG, JAVA_LONG, ADDRESS);
         this.matmulRun = function("h4j_bench_matmul_run", ADDRESS, JAVA_LONG, ADDRESS);
         this.hostRun = function("h4j_bench_host_run", ADDRESS, JAVA_INT, JAVA_LONG, ADDRESS);
         this.hostSynchronize = function("h4j_bench_host_synchronize", ADDRESS, ADDRESS);
@@ -220,6 +222,11 @@ public final class NativeBench {
         /** Copies device memory with all SMs, on a stream. */
         void copy(final long stream, final long to, final long from, final long bytes) {
             check((int) invoke(copy, handle, stream, to, from, bytes, why));
+        }
+
+        /** Reads a multiple of 16 bytes by a plain kernel on all SMs. */
+        void readAll(final long stream, final long from, final long bytes) {
+            check((int) invoke(readAll, handle, stream, from, bytes, why));
         }
 
         private void check(final int status) {

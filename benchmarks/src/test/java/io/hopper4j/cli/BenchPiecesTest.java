@@ -10,6 +10,7 @@ import io.hopper4j.cli.BenchOperation.Work;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.stream.DoubleStream;
@@ -55,9 +56,11 @@ final class BenchPiecesTest {
     @Test
     void layersOfTheModelCoverThePublicList() {
         final List<BenchOperations.Case> layers = BenchOperations.cases("gemm", List.of(CaseList.DEEPSEEK_V3));
-        assertThat(layers).hasSize(40).containsAll(BenchOperations.cases("gemm", List.of(CaseList.PEERS)));
-        assertThat(BenchOperations.cases("gemm", Arrays.asList(CaseList.values())))
-                .hasSize(40);
+        final List<BenchOperations.Case> peers =
+                new ArrayList<>(BenchOperations.cases("gemm", List.of(CaseList.PEERS)));
+        peers.removeIf(one -> !one.operation().name().equals("fp8_gemm_nt"));
+        assertThat(peers).hasSize(28);
+        assertThat(layers).hasSize(40).containsAll(peers);
     }
 
     @Test
@@ -103,7 +106,8 @@ final class BenchPiecesTest {
                 .containsExactly("fp8_gemm_nt m=1 n=8 k=512", "quantize_1x128 m=4 k=128");
         assertBad(
                 "nothing m=1",
-                "line 1: operation: got nothing, need one of [fp8_gemm_nt, quantize_1x128, quantize_128x128, mla_decode, mla_schedule]");
+                "line 1: operation: got nothing, need one of [fp8_gemm_nt, fp8_gemm_nt_batch_invariant, fp8_gemm_chain, "
+                        + "quantize_1x128, quantize_128x128, mla_decode, mla_schedule]");
         assertBad("\nfp8_gemm_nt m=1 n=8", "line 2: fp8_gemm_nt: got no k, need all of [m, n, k]");
         assertBad("fp8_gemm_nt m=0 n=8 k=512", "line 1: m: got 0, need a whole number above 0");
         assertBad("fp8_gemm_nt m=x n=8 k=512", "line 1: m: got x, need a whole number above 0");
