@@ -45,7 +45,7 @@ final class BenchPiecesTest {
     @Test
     void publicListHasEveryPublishedShape() {
         final List<BenchOperations.Case> cases = BenchOperations.cases("gemm", List.of(CaseList.PEERS));
-        assertThat(cases).hasSize(28).doesNotHaveDuplicates();
+        assertThat(cases).hasSize(28 + 21 + 1).doesNotHaveDuplicates();
         assertThat(cases.stream().map(BenchOperations.Case::toString))
                 .contains(
                         "fp8_gemm_nt m=64 n=2112 k=7168",
