@@ -59,6 +59,11 @@ typedef int32_t h4j_dtype;
 #define H4J_SCALE_F32 0
 #define H4J_SCALE_POWER_OF_TWO 1 /* F32 values that are powers of two, so each is also a UE8M0 value */
 
+/* How a token of 576 values, a latent of 512 and a rope part of 64, lies in a paged cache of MLA. A value of the latent is its E4M3 times its scale. */
+#define H4J_MLA_CACHE_BF16 0       /* 1152 bytes: 576 BF16, the latent first */
+#define H4J_MLA_CACHE_FP8_BLOCKS 1 /* 656 bytes: 0..511 latent as E4M3, 512..527 four F32 scales, of 128 values each, 528..655 rope part as 64 BF16 */
+#define H4J_MLA_CACHE_FP8_TOKEN 2  /* 656 bytes: 0..511 latent as E4M3, 512..515 its F32 scale, 516..527 zero, 528..655 rope part as 64 BF16 */
+
 typedef struct h4j_error {
   uint32_t struct_size;
   h4j_status status;
@@ -318,16 +323,18 @@ H4J_API h4j_status h4j_gemm(h4j_stream* stream, const h4j_gemm_spec* spec, const
  * layer's decode launch of the step reads it. Both may be captured: nothing is read back by the host. */
 typedef struct h4j_mla_decode_spec {
   uint32_t struct_size;
-  int32_t heads;       /* 1..128 query heads */
-  int32_t s_q;         /* query tokens of a request, at most; 1..1024 */
-  int32_t page_size;   /* tokens, a power of two, 1..1024 */
-  int32_t causal;      /* 1: bottom-right causal among the query tokens */
-  int32_t window;      /* 0: none; else a query token sees that many keys, itself included where causal */
-  int32_t sm_budget;   /* at most so many SMs, 0: all */
-  float softmax_scale; /* > 0 */
-  int64_t max_batch;   /* requests, 0..65535; max_batch * s_q * heads below 2^31 */
-  int64_t max_length;  /* tokens of a request; lengths beyond are cut to it */
-  int64_t pages;       /* of the cache; tokens on page numbers outside it read as zeros */
+  int32_t heads;        /* 1..128 query heads */
+  int32_t s_q;          /* query tokens of a request, at most; 1..1024 */
+  int32_t page_size;    /* tokens, a power of two, 1..1024 */
+  int32_t causal;       /* 1: bottom-right causal among the query tokens */
+  int32_t window;       /* 0: none; else a query token sees that many keys, itself included where causal */
+  int32_t sm_budget;    /* at most so many SMs, 0: all */
+  float softmax_scale;  /* > 0 */
+  int64_t max_batch;    /* requests, 0..65535; max_batch * s_q * heads below 2^31 */
+  int64_t max_length;   /* tokens of a request; lengths beyond are cut to it */
+  int64_t pages;        /* of the cache; tokens on page numbers outside it read as zeros */
+  int32_t cache_format; /* H4J_MLA_CACHE_* */
+  uint32_t reserved;
 } h4j_mla_decode_spec;
 
 typedef struct h4j_mla_schedule_args {
@@ -343,9 +350,9 @@ typedef struct h4j_mla_decode_args {
   uint32_t reserved;
   uint64_t q;             /* BF16 [batch, s_q, heads, 576], rows q_ld elements apart; 16-byte aligned */
   int64_t q_ld;           /* a multiple of 8, >= 576 */
-  uint64_t cache;         /* BF16 [pages, page_size, 576]; 16-byte aligned */
-  int64_t cache_ld;       /* elements between tokens, a multiple of 8, >= 576 */
-  int64_t cache_page_ld;  /* elements between pages, a multiple of 8, >= page_size * cache_ld */
+  uint64_t cache;         /* [pages, page_size] tokens of the cache's format; 16-byte aligned */
+  int64_t cache_ld;       /* between tokens. BF16: elements, a multiple of 8, >= 576; FP8: bytes, a multiple of 16, >= 656 */
+  int64_t cache_page_ld;  /* between pages, in the same units and multiples, >= page_size * cache_ld */
   uint64_t block_table;   /* I32 [batch, block_table_ld], page numbers; entries behind a request's length are not read */
   int64_t block_table_ld; /* >= ceil(max_length / page_size) */
   uint64_t lengths;       /* as the schedule was made from */
@@ -366,6 +373,38 @@ H4J_API h4j_status h4j_mla_schedule_rebind(h4j_launch* launch, const h4j_mla_sch
 H4J_API h4j_status h4j_mla_decode_bind(const h4j_plan* plan, h4j_device* device, const h4j_mla_decode_args* args, h4j_launch** launch,
                                        h4j_error* error);
 H4J_API h4j_status h4j_mla_decode_rebind(h4j_launch* launch, const h4j_mla_decode_args* args, h4j_error* error);
+
+/* -- mla_merge: two results of attention over disjoint sets of keys into that over both, by their log-sum-exp --
+ *   lse = ln(exp(lse_a) + exp(lse_b));  out = exp(lse_a - lse) out_a + exp(lse_b - lse) out_b, in F32, rounded once
+ * A part whose log-sum-exp is +infinity has no keys and counts for nothing, whatever its out holds; two such give 0 and +infinity. A sink belongs to
+ * the whole and must not be in the parts. The result may be written over either part. */
+typedef struct h4j_mla_merge_spec {
+  uint32_t struct_size;
+  h4j_dtype out_dtype; /* H4J_BF16 or H4J_F32 */
+  int32_t heads;       /* 1..128 */
+  int32_t s_q;         /* query tokens of a request, 1..1024 */
+  int32_t sm_budget;   /* at most so many SMs, 0: all */
+  uint32_t reserved;
+  int64_t max_batch; /* requests, 0..65535; max_batch * s_q * heads below 2^31 */
+} h4j_mla_merge_spec;
+
+typedef struct h4j_mla_merge_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t out_a; /* [batch, s_q, heads, 512] of out_dtype, packed; 16-byte aligned, as out_b and out */
+  uint64_t lse_a; /* F32 [batch, heads, s_q], packed, natural logarithm; as lse_b and lse */
+  uint64_t out_b;
+  uint64_t lse_b;
+  uint64_t out; /* written */
+  uint64_t lse; /* written */
+} h4j_mla_merge_args;
+
+H4J_API h4j_status h4j_mla_merge_plan(const h4j_device_info* device, const h4j_mla_merge_spec* spec, h4j_plan** plan, h4j_error* error);
+/* rows of the launch: the batch in use. */
+H4J_API h4j_status h4j_mla_merge_bind(const h4j_plan* plan, h4j_device* device, const h4j_mla_merge_args* args, h4j_launch** launch,
+                                      h4j_error* error);
+H4J_API h4j_status h4j_mla_merge_rebind(h4j_launch* launch, const h4j_mla_merge_args* args, h4j_error* error);
+H4J_API h4j_status h4j_mla_merge(h4j_stream* stream, const h4j_mla_merge_spec* spec, const h4j_mla_merge_args* args, h4j_error* error);
 
 #ifdef __cplusplus
 }

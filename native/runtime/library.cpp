@@ -20,6 +20,8 @@ int64_t h4j_struct_size(const char* struct_name) {
   H4J_SIZE(h4j_mla_decode_spec)
   H4J_SIZE(h4j_mla_schedule_args)
   H4J_SIZE(h4j_mla_decode_args)
+  H4J_SIZE(h4j_mla_merge_spec)
+  H4J_SIZE(h4j_mla_merge_args)
 #undef H4J_SIZE
   return 0;
 }

@@ -34,6 +34,8 @@ struct Plan final : h4j_plan {
     }
     require_range(kOperation, "max_length", spec.max_length, 0, INT32_MAX / 2);
     require_range(kOperation, "pages", spec.pages, 1, INT32_MAX);
+    require_range(kOperation, "cache_format", spec.cache_format, H4J_MLA_CACHE_BF16, H4J_MLA_CACHE_FP8_TOKEN);
+    if (spec.cache_format != H4J_MLA_CACHE_BF16) fail(H4J_UNSUPPORTED, kOperation, "cache_format", format("%d", spec.cache_format), "0, BF16");
     if (decode_shared_memory() > device.shared_memory_per_block) {
       fail(H4J_UNSUPPORTED, kOperation, "device.shared_memory_per_block", format("%d", device.shared_memory_per_block),
            format("at least %d", decode_shared_memory()));

@@ -2,6 +2,10 @@ package io.hopper4j;
 
 import io.hopper4j.attention.MlaDecodePlan;
 import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.MlaMergeLaunch;
+import io.hopper4j.attention.MlaMergePlan;
+import io.hopper4j.attention.MlaMergeSpec;
+import io.hopper4j.attention.MlaResult;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.internal.cuda.CudaKernels;
@@ -97,6 +101,14 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      */
     MlaDecodePlan<T> plan(MlaDecodeSpec spec);
 
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    MlaMergePlan<T> plan(MlaMergeSpec spec);
+
     /** {@return a new stream for these kernels, which the caller closes} */
     Stream openStream();
 
@@ -153,6 +165,24 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @throws UnsupportedKernelException if no kernel serves the shape
      */
     void dequantize(Scaled<T> in, T out, Stream on);
+
+    /**
+     * Merges once; see {@link MlaMergeSpec}.
+     *
+     * @param a one part, as in {@link MlaMergePlan#bind}
+     * @param b the other part
+     * @param merged written; may be one of the parts
+     * @param on the stream
+     * @throws IllegalArgumentException if a type, shape, stride, alignment or device does not fit
+     * @throws IllegalStateException if the stream or the arena of a tensor is closed
+     * @throws UnsupportedKernelException if no kernel serves the shape
+     */
+    default void mlaMerge(final MlaResult<T> a, final MlaResult<T> b, final MlaResult<T> merged, final Stream on) {
+        try (MlaMergePlan<T> plan = plan(MlaMergeSpec.of(merged));
+                MlaMergeLaunch<T> launch = plan.bind(a, b, merged)) {
+            launch.launch(on);
+        }
+    }
 
     /**
      * Lets the kernels go. Closing closed kernels does nothing.

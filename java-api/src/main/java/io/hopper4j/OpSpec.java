@@ -1,12 +1,13 @@
 package io.hopper4j;
 
 import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
 
 /** What an operation is to compute and how large it may be: all that is needed to choose a kernel, and no addresses. */
-public sealed interface OpSpec permits GemmSpec, QuantizeSpec, DequantizeSpec, MlaDecodeSpec {
+public sealed interface OpSpec permits GemmSpec, QuantizeSpec, DequantizeSpec, MlaDecodeSpec, MlaMergeSpec {
     /** {@return the name of the operation in messages and reports, such as {@code gemm}} */
     String operation();
 

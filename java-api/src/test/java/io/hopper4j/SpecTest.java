@@ -3,6 +3,7 @@ package io.hopper4j;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
 
+import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaSoftmaxScale;
 import io.hopper4j.gemm.GemmSpec;
@@ -94,13 +95,17 @@ final class SpecTest {
     @Test
     void shouldChangeOneThingOfADecode() {
         final MlaDecodeSpec spec = MlaDecodeSpec.of(16, 64, 3, 1000, 50);
-        assertThat(spec).isEqualTo(new MlaDecodeSpec(16, 1, 64, true, 0, 0, MlaSoftmaxScale.DEEPSEEK_V3, 3, 1000, 50));
+        assertThat(spec)
+                .isEqualTo(new MlaDecodeSpec(
+                        16, 1, 64, true, 0, 0, MlaSoftmaxScale.DEEPSEEK_V3, 3, 1000, 50, MlaCacheFormat.BF16));
         assertThat(spec.withSQ(2)
                         .withCausal(false)
                         .withWindow(100)
                         .withSoftmaxScale(0.5f)
-                        .withSmBudget(20))
-                .isEqualTo(new MlaDecodeSpec(16, 2, 64, false, 100, 20, 0.5f, 3, 1000, 50));
+                        .withSmBudget(20)
+                        .withCacheFormat(MlaCacheFormat.FP8_TOKEN)
+                        .withRoom(4, 2000, 60))
+                .isEqualTo(new MlaDecodeSpec(16, 2, 64, false, 100, 20, 0.5f, 4, 2000, 60, MlaCacheFormat.FP8_TOKEN));
         assertThat(spec.tableWidth()).isEqualTo(16);
     }
 

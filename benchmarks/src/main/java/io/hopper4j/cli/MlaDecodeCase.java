@@ -63,17 +63,8 @@ record MlaDecodeCase(MlaDecodeSpec spec, List<Integer> lengths, boolean ragged, 
                 .sum();
         final long longest =
                 lengths.stream().mapToLong(Integer::longValue).max().orElse(0);
-        final MlaDecodeSpec sized = new MlaDecodeSpec(
-                spec.heads(),
-                spec.sQ(),
-                spec.pageSize(),
-                spec.causal(),
-                spec.window(),
-                spec.smBudget(),
-                spec.softmaxScale(),
-                (long) lengths.size() + spareRequests,
-                Math.max(1, longest),
-                pages + 1);
+        final MlaDecodeSpec sized =
+                spec.withRoom((long) lengths.size() + spareRequests, Math.max(1, longest), pages + 1);
         return new MlaDecodeCase(sized, lengths, ragged, sink, seed);
     }
 

@@ -3,6 +3,7 @@ package io.hopper4j.cli;
 import io.hopper4j.DType;
 import io.hopper4j.Scaling;
 import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
@@ -42,6 +43,7 @@ final class VerifyCases {
         dequantize(cases, random);
         gemm(cases, random);
         mlaDecode(cases, random);
+        mlaMerge(cases, random);
         return cases;
     }
 
@@ -148,6 +150,17 @@ final class VerifyCases {
                     .withSmBudget((int) random.below(2) * (1 + (int) random.below(132)));
             cases.add(MlaDecodeCase.of(
                     spec, lengths, (int) random.below(5), random.below(2) == 0, random.below(2) == 0, random.next()));
+        }
+    }
+
+    private static void mlaMerge(final List<VerifyCase> cases, final SplitMix64 random) {
+        for (final DType type : List.of(DType.BF16, DType.F32)) {
+            for (final int heads : HEADS) {
+                final long batch = random.below(40);
+                final int tokens = pick(List.of(1, 2, 4), random);
+                final MlaMergeSpec spec = MlaMergeSpec.of(type, heads, tokens, batch + random.below(3));
+                cases.add(new MlaMergeCase(spec, batch, random.next()));
+            }
         }
     }
 

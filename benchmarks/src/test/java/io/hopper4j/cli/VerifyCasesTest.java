@@ -59,6 +59,7 @@ final class VerifyCasesTest {
                             kernels.support(dequantize.spec()).isSupported();
                         case MlaDecodeCase decode ->
                             kernels.support(decode.spec()).isSupported();
+                        case MlaMergeCase merge -> kernels.support(merge.spec()).isSupported();
                         default -> false;
                     };
                     assertThat(served).as(c.shape()).isTrue();

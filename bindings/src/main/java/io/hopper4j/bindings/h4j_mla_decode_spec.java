@@ -26,6 +26,8 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t max_batch;
  *     int64_t max_length;
  *     int64_t pages;
+ *     int32_t cache_format;
+ *     uint32_t reserved;
  * }
  * }
  */
@@ -46,7 +48,9 @@ public class h4j_mla_decode_spec {
         hopper4j_h.C_FLOAT.withName("softmax_scale"),
         hopper4j_h.C_LONG.withName("max_batch"),
         hopper4j_h.C_LONG.withName("max_length"),
-        hopper4j_h.C_LONG.withName("pages")
+        hopper4j_h.C_LONG.withName("pages"),
+        hopper4j_h.C_INT.withName("cache_format"),
+        hopper4j_h.C_INT.withName("reserved")
     ).withName("h4j_mla_decode_spec");
 
     /**
@@ -538,6 +542,94 @@ public class h4j_mla_decode_spec {
      */
     public static void pages(MemorySegment struct, long fieldValue) {
         struct.set(pages$LAYOUT, pages$OFFSET, fieldValue);
+    }
+
+    private static final OfInt cache_format$LAYOUT = (OfInt)$LAYOUT.select(groupElement("cache_format"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t cache_format
+     * }
+     */
+    public static final OfInt cache_format$layout() {
+        return cache_format$LAYOUT;
+    }
+
+    private static final long cache_format$OFFSET = $LAYOUT.byteOffset(groupElement("cache_format"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t cache_format
+     * }
+     */
+    public static final long cache_format$offset() {
+        return cache_format$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t cache_format
+     * }
+     */
+    public static int cache_format(MemorySegment struct) {
+        return struct.get(cache_format$LAYOUT, cache_format$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t cache_format
+     * }
+     */
+    public static void cache_format(MemorySegment struct, int fieldValue) {
+        struct.set(cache_format$LAYOUT, cache_format$OFFSET, fieldValue);
+    }
+
+    private static final OfInt reserved$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * uint32_t reserved
+     * }
+     */
+    public static final OfInt reserved$layout() {
+        return reserved$LAYOUT;
+    }
+
+    private static final long reserved$OFFSET = $LAYOUT.byteOffset(groupElement("reserved"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * uint32_t reserved
+     * }
+     */
+    public static final long reserved$offset() {
+        return reserved$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * uint32_t reserved
+     * }
+     */
+    public static int reserved(MemorySegment struct) {
+        return struct.get(reserved$LAYOUT, reserved$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * uint32_t reserved
+     * }
+     */
+    public static void reserved(MemorySegment struct, int fieldValue) {
+        struct.set(reserved$LAYOUT, reserved$OFFSET, fieldValue);
     }
 
     /**

@@ -212,6 +212,33 @@ public class hopper4j_h extends hopper4j_h$shared {
     public static int H4J_SCALE_POWER_OF_TWO() {
         return H4J_SCALE_POWER_OF_TWO;
     }
+    private static final int H4J_MLA_CACHE_BF16 = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_MLA_CACHE_BF16 0
+     * }
+     */
+    public static int H4J_MLA_CACHE_BF16() {
+        return H4J_MLA_CACHE_BF16;
+    }
+    private static final int H4J_MLA_CACHE_FP8_BLOCKS = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_MLA_CACHE_FP8_BLOCKS 1
+     * }
+     */
+    public static int H4J_MLA_CACHE_FP8_BLOCKS() {
+        return H4J_MLA_CACHE_FP8_BLOCKS;
+    }
+    private static final int H4J_MLA_CACHE_FP8_TOKEN = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_MLA_CACHE_FP8_TOKEN 2
+     * }
+     */
+    public static int H4J_MLA_CACHE_FP8_TOKEN() {
+        return H4J_MLA_CACHE_FP8_TOKEN;
+    }
 
     private static class h4j_abi_version {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -3688,6 +3715,258 @@ public class hopper4j_h extends hopper4j_h$shared {
                 traceDowncall("h4j_mla_decode_rebind", launch, args, error);
             }
             return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_merge_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_merge_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_plan(const h4j_device_info *device, const h4j_mla_merge_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_merge_plan$descriptor() {
+        return h4j_mla_merge_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_plan(const h4j_device_info *device, const h4j_mla_merge_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_merge_plan$handle() {
+        return h4j_mla_merge_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_plan(const h4j_device_info *device, const h4j_mla_merge_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_merge_plan$address() {
+        return h4j_mla_merge_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_plan(const h4j_device_info *device, const h4j_mla_merge_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_merge_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_mla_merge_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_merge_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_merge_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_merge_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_merge_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_merge_bind$descriptor() {
+        return h4j_mla_merge_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_merge_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_merge_bind$handle() {
+        return h4j_mla_merge_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_merge_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_merge_bind$address() {
+        return h4j_mla_merge_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_merge_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_merge_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_mla_merge_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_merge_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_merge_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_merge_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_rebind(h4j_launch *launch, const h4j_mla_merge_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_merge_rebind$descriptor() {
+        return h4j_mla_merge_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_rebind(h4j_launch *launch, const h4j_mla_merge_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_merge_rebind$handle() {
+        return h4j_mla_merge_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_rebind(h4j_launch *launch, const h4j_mla_merge_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_merge_rebind$address() {
+        return h4j_mla_merge_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge_rebind(h4j_launch *launch, const h4j_mla_merge_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_merge_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_mla_merge_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_merge_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_merge {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_merge");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge(h4j_stream *stream, const h4j_mla_merge_spec *spec, const h4j_mla_merge_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_merge$descriptor() {
+        return h4j_mla_merge.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge(h4j_stream *stream, const h4j_mla_merge_spec *spec, const h4j_mla_merge_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_merge$handle() {
+        return h4j_mla_merge.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge(h4j_stream *stream, const h4j_mla_merge_spec *spec, const h4j_mla_merge_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_merge$address() {
+        return h4j_mla_merge.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_merge(h4j_stream *stream, const h4j_mla_merge_spec *spec, const h4j_mla_merge_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_merge(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_mla_merge.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_merge", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

@@ -34,7 +34,12 @@ final class AbiTest {
                 h4j_dequantize_spec.layout(),
                 h4j_dequantize_args.layout(),
                 h4j_gemm_spec.layout(),
-                h4j_gemm_args.layout());
+                h4j_gemm_args.layout(),
+                h4j_mla_decode_spec.layout(),
+                h4j_mla_schedule_args.layout(),
+                h4j_mla_decode_args.layout(),
+                h4j_mla_merge_spec.layout(),
+                h4j_mla_merge_args.layout());
     }
 
     private static NativeLibrary library() {

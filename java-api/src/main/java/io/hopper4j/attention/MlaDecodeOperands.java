@@ -10,7 +10,8 @@ import org.jspecify.annotations.Nullable;
  *
  * @param <T> host or device tensors
  * @param q BF16 {@code [b, sQ, heads, 576]}, absorbed; the rows of 576 are one distance apart, a multiple of 8
- * @param cache BF16 {@code [pages, pageSize, 576]}; tokens and pages may be farther apart than they are long, by multiples of 8
+ * @param cache {@code [pages, pageSize, n]} of the spec's {@link MlaCacheFormat}: n is 576 of BF16, or 656 of U8; tokens and pages may be farther
+ *     apart than they are long, by multiples of 16 bytes
  * @param blockTable I32 {@code [b, w]}, w at least {@code ceil(maxLength / pageSize)}: page numbers of each request; rows may be farther apart
  * @param lengths I32 {@code [b]}, what the schedule was made from
  * @param qTokens I32 {@code [b]}, what the schedule was made from; null as there

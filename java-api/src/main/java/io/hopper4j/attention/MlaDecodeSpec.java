@@ -2,6 +2,7 @@ package io.hopper4j.attention;
 
 import io.hopper4j.OpSpec;
 import io.hopper4j.internal.Arguments;
+import java.util.Objects;
 
 /**
  * Decode of multi-head latent attention in the absorbed form (DeepSeek-V2, arXiv 2405.04434, section 2.1; DeepSeek-V3, arXiv 2412.19437,
@@ -32,6 +33,7 @@ import io.hopper4j.internal.Arguments;
  * @param maxBatch requests that tensors have room for; a launch may use fewer
  * @param maxLength most tokens of a request
  * @param pages pages of the cache
+ * @param cacheFormat how a cached token lies in memory
  */
 public record MlaDecodeSpec(
         int heads,
@@ -43,7 +45,8 @@ public record MlaDecodeSpec(
         float softmaxScale,
         long maxBatch,
         long maxLength,
-        long pages)
+        long pages,
+        MlaCacheFormat cacheFormat)
         implements OpSpec {
     /** Values of a cached token: the latent and the rope part. */
     public static final int TOKEN_DIM = 576;
@@ -71,11 +74,12 @@ public record MlaDecodeSpec(
         Arguments.require(maxLength >= 0, "mla_decode: maxLength", maxLength, "at least 0");
         Arguments.require(pages >= 1, "mla_decode: pages", pages, "at least 1");
         Arguments.matrixSize("mla_decode: q [maxBatch,sQ,heads,576]", maxBatch, (long) sQ * heads * TOKEN_DIM);
+        Objects.requireNonNull(cacheFormat, "cacheFormat");
         Arguments.matrixSize("mla_decode: cache [pages,pageSize,576]", pages, (long) pageSize * TOKEN_DIM);
     }
 
     /**
-     * {@return a spec with one query token a request, causal, no window, all SMs, DeepSeek-V3's softmax scale}
+     * {@return a spec with one query token a request, causal, no window, all SMs, DeepSeek-V3's softmax scale, a BF16 cache}
      *
      * @param heads query heads
      * @param pageSize tokens of a page
@@ -86,33 +90,74 @@ public record MlaDecodeSpec(
     public static MlaDecodeSpec of(
             final int heads, final int pageSize, final long maxBatch, final long maxLength, final long pages) {
         return new MlaDecodeSpec(
-                heads, 1, pageSize, true, 0, 0, MlaSoftmaxScale.DEEPSEEK_V3, maxBatch, maxLength, pages);
+                heads,
+                1,
+                pageSize,
+                true,
+                0,
+                0,
+                MlaSoftmaxScale.DEEPSEEK_V3,
+                maxBatch,
+                maxLength,
+                pages,
+                MlaCacheFormat.BF16);
     }
 
     /** {@return this spec with another largest number of query tokens a request} */
     public MlaDecodeSpec withSQ(final int tokens) {
         return new MlaDecodeSpec(
-                heads, tokens, pageSize, causal, window, smBudget, softmaxScale, maxBatch, maxLength, pages);
+                heads,
+                tokens,
+                pageSize,
+                causal,
+                window,
+                smBudget,
+                softmaxScale,
+                maxBatch,
+                maxLength,
+                pages,
+                cacheFormat);
     }
 
     /** {@return this spec with query tokens that see later keys, or do not} */
     public MlaDecodeSpec withCausal(final boolean only) {
-        return new MlaDecodeSpec(heads, sQ, pageSize, only, window, smBudget, softmaxScale, maxBatch, maxLength, pages);
+        return new MlaDecodeSpec(
+                heads, sQ, pageSize, only, window, smBudget, softmaxScale, maxBatch, maxLength, pages, cacheFormat);
     }
 
     /** {@return this spec with at most so many keys a query token; 0: no limit} */
     public MlaDecodeSpec withWindow(final int keys) {
-        return new MlaDecodeSpec(heads, sQ, pageSize, causal, keys, smBudget, softmaxScale, maxBatch, maxLength, pages);
+        return new MlaDecodeSpec(
+                heads, sQ, pageSize, causal, keys, smBudget, softmaxScale, maxBatch, maxLength, pages, cacheFormat);
     }
 
     /** {@return this spec with another softmax scale} */
     public MlaDecodeSpec withSoftmaxScale(final float scale) {
-        return new MlaDecodeSpec(heads, sQ, pageSize, causal, window, smBudget, scale, maxBatch, maxLength, pages);
+        return new MlaDecodeSpec(
+                heads, sQ, pageSize, causal, window, smBudget, scale, maxBatch, maxLength, pages, cacheFormat);
     }
 
     /** {@return this spec with at most so many SMs; 0: all} */
     public MlaDecodeSpec withSmBudget(final int sms) {
-        return new MlaDecodeSpec(heads, sQ, pageSize, causal, window, sms, softmaxScale, maxBatch, maxLength, pages);
+        return new MlaDecodeSpec(
+                heads, sQ, pageSize, causal, window, sms, softmaxScale, maxBatch, maxLength, pages, cacheFormat);
+    }
+
+    /** {@return this spec with cached tokens of another format} */
+    public MlaDecodeSpec withCacheFormat(final MlaCacheFormat format) {
+        return new MlaDecodeSpec(
+                heads, sQ, pageSize, causal, window, smBudget, softmaxScale, maxBatch, maxLength, pages, format);
+    }
+
+    /** {@return this spec with room for other requests in another cache}
+     *
+     * @param requests most requests
+     * @param length most tokens of a request
+     * @param cachePages pages of the cache
+     */
+    public MlaDecodeSpec withRoom(final long requests, final long length, final long cachePages) {
+        return new MlaDecodeSpec(
+                heads, sQ, pageSize, causal, window, smBudget, softmaxScale, requests, length, cachePages, cacheFormat);
     }
 
     /** {@return the entries that a row of the block table needs: ceil(maxLength / pageSize)} */

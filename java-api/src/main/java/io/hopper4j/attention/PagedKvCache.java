@@ -166,7 +166,8 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
     private static TensorSpec storageSpec(final MlaDecodeSpec spec, final int layers) {
         Arguments.require(layers >= 1, "kv_cache: layers", layers, "at least 1");
         Arguments.require(spec.pages() <= Integer.MAX_VALUE - 8, "kv_cache: pages", spec.pages(), "at most 2147483639");
-        return TensorSpec.packed(DType.BF16, layers, spec.pages(), spec.pageSize(), MlaDecodeSpec.TOKEN_DIM);
+        final MlaCacheFormat format = spec.cacheFormat();
+        return TensorSpec.packed(format.dtype(), layers, spec.pages(), spec.pageSize(), format.tokenSize());
     }
 
     private static long tableWidth(final MlaDecodeSpec spec) {
@@ -185,7 +186,7 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
     }
 
     /**
-     * {@return the cache of a layer, BF16 {@code [pages, pageSize, 576]}}
+     * {@return the cache of a layer, {@code [pages, pageSize, n]} of the spec's {@link MlaCacheFormat}}
      *
      * @param layer from 0
      * @throws IndexOutOfBoundsException if there is no such layer

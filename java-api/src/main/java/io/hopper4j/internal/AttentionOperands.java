@@ -10,6 +10,8 @@ import io.hopper4j.Tensor;
 import io.hopper4j.TensorSpec;
 import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.MlaMergeSpec;
+import io.hopper4j.attention.MlaResult;
 import java.util.ArrayList;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
@@ -18,9 +20,12 @@ import org.jspecify.annotations.Nullable;
 public final class AttentionOperands {
     private static final String OPERATION = "mla_decode";
     private static final String SCHEDULE_OPERATION = "mla_schedule";
+    private static final String MERGE = "mla_merge";
 
     /** Rows of values start at a multiple of 16 bytes, which TMA can read. */
-    private static final int UNIT = 8;
+    private static final int TMA_BYTES = 16;
+
+    private static final int UNIT = TMA_BYTES / Short.BYTES;
 
     /** Positions are 32-bit integers, and sums of two of them must be. */
     private static final int LONGEST = Integer.MAX_VALUE / 2;
@@ -47,6 +52,21 @@ public final class AttentionOperands {
         Operands.need(reasons, spec.maxLength() <= LONGEST, "mla_decode: maxLength", spec.maxLength(), AT_MOST_LONGEST);
         Operands.need(
                 reasons, spec.pages() <= Integer.MAX_VALUE, "mla_decode: pages", spec.pages(), "at most 2147483647");
+        return reasons;
+    }
+
+    /** {@return every need of the kernels that a spec does not meet} */
+    public static List<Reason> unmetNeeds(final MlaMergeSpec spec) {
+        final List<Reason> reasons = new ArrayList<>();
+        Operands.need(
+                reasons,
+                spec.outDType() == DType.BF16 || spec.outDType() == DType.F32,
+                "mla_merge: outDType",
+                spec.outDType(),
+                "BF16 or F32");
+        Operands.need(reasons, spec.heads() <= 128, "mla_merge: heads", spec.heads(), "1..128");
+        Operands.need(reasons, spec.sQ() <= 1024, "mla_merge: sQ", spec.sQ(), "1..1024");
+        Operands.need(reasons, spec.maxBatch() <= 65535, "mla_merge: maxBatch", spec.maxBatch(), "at most 65535");
         return reasons;
     }
 
@@ -81,18 +101,20 @@ public final class AttentionOperands {
         final TensorSpec q = x.q().spec();
         shaped(OPERATION, "q", q, DType.BF16, b, spec.sQ(), spec.heads(), TOKEN_DIM);
         final long row = rowStride(spec, q);
-        strided("q", q, row, spec.heads() * row, (long) spec.sQ() * spec.heads() * row);
+        strided("q", q, TOKEN_DIM, UNIT, row, spec.heads() * row, (long) spec.sQ() * spec.heads() * row);
 
         final TensorSpec cache = x.cache().spec();
-        shaped(OPERATION, "cache", cache, DType.BF16, spec.pages(), spec.pageSize(), TOKEN_DIM);
+        final int size = spec.cacheFormat().tokenSize();
+        final int unit = TMA_BYTES / cache.dtype().size();
+        shaped(OPERATION, "cache", cache, spec.cacheFormat().dtype(), spec.pages(), spec.pageSize(), size);
         final long token = tokenStride(cache);
         final long page = pageStride(cache);
-        strided("cache", cache, token, page);
-        if (page < spec.pageSize() * token || page % UNIT != 0) {
+        strided("cache", cache, size, unit, token, page);
+        if (page < spec.pageSize() * token || page % unit != 0) {
             throw Arguments.bad(
                     "mla_decode: cache",
                     "strides " + cache.strides(),
-                    "pages at least " + spec.pageSize() * token + " apart, by a multiple of " + UNIT);
+                    "pages at least " + spec.pageSize() * token + " apart, by a multiple of " + unit);
         }
 
         table(spec, x.blockTable().spec());
@@ -104,6 +126,25 @@ public final class AttentionOperands {
         packed(OPERATION, "out", x.out().spec(), DType.BF16, b, spec.sQ(), spec.heads(), VALUE_DIM);
         packed(OPERATION, "lse", x.lse().spec(), DType.F32, b, spec.heads(), spec.sQ());
         Operands.checkWorkspace(OPERATION, specOf(x.workspace()), workspaceBytes);
+    }
+
+    /**
+     * Checks the operands of a merge.
+     *
+     * @throws IllegalArgumentException if a type, shape or stride does not fit
+     */
+    public static void check(
+            final MlaMergeSpec spec, final MlaResult<?> a, final MlaResult<?> b, final MlaResult<?> merged) {
+        check(spec, "a", a);
+        check(spec, "b", b);
+        check(spec, "merged", merged);
+    }
+
+    private static void check(final MlaMergeSpec spec, final String name, final MlaResult<?> result) {
+        final String out = name + ".out";
+        final String lse = name + ".lse";
+        packed(MERGE, out, result.out().spec(), spec.outDType(), spec.maxBatch(), spec.sQ(), spec.heads(), VALUE_DIM);
+        packed(MERGE, lse, result.lse().spec(), DType.F32, spec.maxBatch(), spec.heads(), spec.sQ());
     }
 
     private static @Nullable TensorSpec specOf(final @Nullable Tensor tensor) {
@@ -125,7 +166,9 @@ public final class AttentionOperands {
 
     /** {@return elements between the tokens of a page} */
     public static long tokenStride(final TensorSpec cache) {
-        return cache.shape().size(1) > 1 ? cache.strides().step(1) : TOKEN_DIM;
+        return cache.shape().size(1) > 1
+                ? cache.strides().step(1)
+                : cache.shape().size(2);
     }
 
     /** {@return elements between pages} */
@@ -143,9 +186,15 @@ public final class AttentionOperands {
     }
 
     /** Innermost packed, rows {@code row} apart, the dimensions outside at {@code outer} apart, innermost of them first. */
-    private static void strided(final String name, final TensorSpec spec, final long row, final long... outer) {
+    private static void strided(
+            final String name,
+            final TensorSpec spec,
+            final int length,
+            final int unit,
+            final long row,
+            final long... outer) {
         final int last = spec.rank() - 1;
-        boolean fits = spec.strides().step(last) == 1 && row >= TOKEN_DIM && row % UNIT == 0;
+        boolean fits = spec.strides().step(last) == 1 && row >= length && row % unit == 0;
         for (int i = 0; i < outer.length; i++) {
             final int dim = last - 2 - i;
             fits &= spec.shape().size(dim) <= 1 || spec.strides().step(dim) == outer[i];
@@ -154,7 +203,7 @@ public final class AttentionOperands {
             throw Arguments.bad(
                     OPERATION + ": " + name,
                     "strides " + spec.strides(),
-                    "rows of " + TOKEN_DIM + " at one distance, a multiple of " + UNIT);
+                    "rows of " + length + " at one distance, a multiple of " + unit);
         }
     }
 

@@ -99,7 +99,7 @@ public final class PagedLatentAttention {
         private float[] token(final HostTensor cache, final int page, final int j) {
             return page < 0 || page >= spec.pages()
                     ? ZEROS
-                    : cache.select(0, page).select(0, j % spec.pageSize()).toFloats();
+                    : CachedToken.read(spec.cacheFormat(), cache.select(0, page).select(0, j % spec.pageSize()));
         }
 
         /** {@return the cached tokens of the request} */

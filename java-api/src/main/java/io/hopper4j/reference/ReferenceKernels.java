@@ -15,6 +15,10 @@ import io.hopper4j.attention.MlaDecodeLaunch;
 import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodePlan;
 import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.MlaMergeLaunch;
+import io.hopper4j.attention.MlaMergePlan;
+import io.hopper4j.attention.MlaMergeSpec;
+import io.hopper4j.attention.MlaResult;
 import io.hopper4j.attention.MlaScheduleLaunch;
 import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
@@ -54,6 +58,7 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
             case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
             case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
             case MlaDecodeSpec decode -> AttentionOperands.unmetNeeds(decode);
+            case MlaMergeSpec merge -> AttentionOperands.unmetNeeds(merge);
         };
         return unmet.isEmpty() ? new Support.Supported(KERNEL, 0, EXPLANATION) : new Support.Unsupported(unmet);
     }
@@ -86,6 +91,12 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
     public MlaDecodePlan<HostTensor> plan(final MlaDecodeSpec spec) {
         requireSupport(spec);
         return new HostMlaDecodePlan(spec, lifetime);
+    }
+
+    @Override
+    public MlaMergePlan<HostTensor> plan(final MlaMergeSpec spec) {
+        requireSupport(spec);
+        return new HostMlaMergePlan(spec, lifetime);
     }
 
     @Override
@@ -417,6 +428,48 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
         @Override
         public void rebind(final MlaDecodeOperands<HostTensor> operands) {
             rebindTo(plan.bound(operands));
+        }
+    }
+
+    // ---- mla_merge ----
+
+    private static final class HostMlaMergePlan extends HostPlan<MlaMergeSpec> implements MlaMergePlan<HostTensor> {
+        HostMlaMergePlan(final MlaMergeSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public MlaMergeLaunch<HostTensor> bind(
+                final MlaResult<HostTensor> a, final MlaResult<HostTensor> b, final MlaResult<HostTensor> merged) {
+            return new HostMlaMergeLaunch(this, bound(a, b, merged));
+        }
+
+        Bound bound(final MlaResult<HostTensor> a, final MlaResult<HostTensor> b, final MlaResult<HostTensor> merged) {
+            AttentionOperands.check(spec(), a, b, merged);
+            return new Bound(
+                    spec().maxBatch(),
+                    batch -> MlaMerge.merge(
+                            a.out().slice(0, 0, batch),
+                            a.lse().slice(0, 0, batch),
+                            b.out().slice(0, 0, batch),
+                            b.lse().slice(0, 0, batch),
+                            merged.out().slice(0, 0, batch),
+                            merged.lse().slice(0, 0, batch)));
+        }
+    }
+
+    private static final class HostMlaMergeLaunch extends HostLaunch implements MlaMergeLaunch<HostTensor> {
+        private final HostMlaMergePlan plan;
+
+        HostMlaMergeLaunch(final HostMlaMergePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final MlaResult<HostTensor> a, final MlaResult<HostTensor> b, final MlaResult<HostTensor> merged) {
+            rebindTo(plan.bound(a, b, merged));
         }
     }
 }

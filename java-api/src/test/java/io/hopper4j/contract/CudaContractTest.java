@@ -29,6 +29,13 @@ final class CudaContractTest {
     }
 
     @Nested
+    final class MlaMerge extends MlaMergeContractTest<DeviceTensor> {
+        MlaMerge() {
+            super(new CudaBackend());
+        }
+    }
+
+    @Nested
     final class KvCache extends PagedKvCacheContractTest<DeviceTensor> {
         KvCache() {
             super(new CudaBackend());

@@ -50,17 +50,7 @@ final class MlaData {
         final int spare = 2;
         final int count = IntStream.of(lengths).map(n -> Math.ceilDiv(n, size)).sum() + spare;
         final int longest = IntStream.of(lengths).max().orElse(0);
-        this.spec = new MlaDecodeSpec(
-                spec.heads(),
-                spec.sQ(),
-                size,
-                spec.causal(),
-                spec.window(),
-                spec.smBudget(),
-                spec.softmaxScale(),
-                lengths.length,
-                longest,
-                count);
+        this.spec = spec.withRoom(lengths.length, longest, count);
         this.lengths = lengths.clone();
         this.tokens = tokens == null ? null : tokens.clone();
         this.q = HostTensor.allocate(arena, DType.BF16, lengths.length, spec.sQ(), spec.heads(), TOKEN_DIM);

@@ -27,6 +27,13 @@ final class ReferenceContractTest {
     }
 
     @Nested
+    final class MlaMerge extends MlaMergeContractTest<HostTensor> {
+        MlaMerge() {
+            super(new ReferenceBackend());
+        }
+    }
+
+    @Nested
     final class KvCache extends PagedKvCacheContractTest<HostTensor> {
         KvCache() {
             super(new ReferenceBackend());

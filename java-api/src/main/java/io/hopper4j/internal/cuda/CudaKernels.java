@@ -14,6 +14,8 @@ import io.hopper4j.Support.Reason;
 import io.hopper4j.UnsupportedKernelException;
 import io.hopper4j.attention.MlaDecodePlan;
 import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.attention.MlaMergePlan;
+import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.bindings.hopper4j_h;
 import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
@@ -78,6 +80,7 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
             case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
             case MlaDecodeSpec decode -> AttentionOperands.unmetNeeds(decode);
+            case MlaMergeSpec merge -> AttentionOperands.unmetNeeds(merge);
         };
     }
 
@@ -88,6 +91,7 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case QuantizeSpec quantize -> CudaQuantize.plan(device, quantize, call);
             case DequantizeSpec dequantize -> CudaDequantize.plan(device, dequantize, call);
             case MlaDecodeSpec decode -> CudaMlaDecode.plan(device, decode, call);
+            case MlaMergeSpec merge -> CudaMlaMerge.plan(device, merge, call);
         };
     }
 
@@ -145,6 +149,11 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     @Override
     public MlaDecodePlan<DeviceTensor> plan(final MlaDecodeSpec spec) {
         return plan(spec, CudaMlaDecode.Planned::new);
+    }
+
+    @Override
+    public MlaMergePlan<DeviceTensor> plan(final MlaMergeSpec spec) {
+        return plan(spec, CudaMlaMerge.Planned::new);
     }
 
     @Override

@@ -37,6 +37,7 @@ final class CudaMlaDecode {
         h4j_mla_decode_spec.max_batch(s, spec.maxBatch());
         h4j_mla_decode_spec.max_length(s, spec.maxLength());
         h4j_mla_decode_spec.pages(s, spec.pages());
+        h4j_mla_decode_spec.cache_format(s, spec.cacheFormat().code());
         return hopper4j_h.h4j_mla_decode_plan(device, s, call.output(), call.error());
     }
 
