@@ -119,6 +119,7 @@ H4J_BENCH_API int32_t h4j_bench_driver_release(h4j_bench_session* session, char*
 #define H4J_BENCH_REBIND 3   /* h4j_gemm_rebind */
 #define H4J_BENCH_LAUNCH 4   /* h4j_launch_run */
 #define H4J_BENCH_EAGER 5    /* h4j_gemm */
+#define H4J_BENCH_NO_ROWS 6  /* h4j_launch_run with 0 rows: the whole way but the driver's launch */
 
 typedef struct h4j_bench_host h4j_bench_host;
 /* Opens libhopper4j at `path` (the one already loaded) and prepares one small product on a device of its own handle. */

@@ -101,6 +101,8 @@ int32_t run_once(h4j_bench_host& host, int32_t what) {
       return host.call.h4j_gemm_rebind(host.launch, &host.args, &host.error);
     case H4J_BENCH_LAUNCH:
       return host.call.h4j_launch_run(host.launch, host.stream, -1, &host.error);
+    case H4J_BENCH_NO_ROWS:
+      return host.call.h4j_launch_run(host.launch, host.stream, 0, &host.error);
     default:
       return host.call.h4j_gemm(host.stream, &host.spec, &host.args, &host.error);
   }

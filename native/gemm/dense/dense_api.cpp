@@ -31,22 +31,22 @@ struct Plan final : h4j_plan {
               "at most 2^31 - 1 tiles of 64 x 16");
     }
     sms = usable_sms(kOperation, device, spec.sm_budget);
-    if (spec.max_m <= kGemvMaxRows && spec.batch_invariant == 0) {
+    if (spec.max_m <= 1 && spec.batch_invariant == 0) {
       plan_gemv();
     } else {
       plan_tiles();
     }
   }
 
-  // The product of a few rows only reads B.
+  // The product of one row only reads B.
   void plan_gemv() {
-    gemv = choose_gemv(spec.max_m, spec.n, spec.k, sms, sms == device.sm_count);
+    gemv = choose_gemv(spec.n, spec.k, sms, sms == device.sm_count);
     info.grid = spec.max_m == 0 ? 0 : gemv.grid;
     info.block = 32 * kGemvWarps;
-    std::snprintf(info.kernel, sizeof info.kernel, "gemm_gemv_%dx%d_%s", gemv.rows, gemv.k_parts, spec.out_dtype == H4J_BF16 ? "bf16" : "f32");
+    std::snprintf(info.kernel, sizeof info.kernel, "gemm_gemv_%d_%s", gemv.k_parts, spec.out_dtype == H4J_BF16 ? "bf16" : "f32");
     std::snprintf(info.explanation, sizeof info.explanation,
-                  "at most %d rows: no tensor core, %d warps share the K of %d rows of B, %d CTAs of %d warps on %d SMs", kGemvMaxRows, gemv.k_parts,
-                  kGemvBRows, gemv.grid, kGemvWarps, sms);
+                  "one row: no tensor core, %d warps share the K of %d rows of B, %d CTAs of %d warps on %d SMs", gemv.k_parts, kGemvBRows, gemv.grid,
+                  kGemvWarps, sms);
   }
 
   void plan_tiles() {
@@ -150,7 +150,6 @@ struct Launch final : h4j_launch {
 
   void bind_gemv(const h4j_gemm_args& args) {
     gemv.a = reinterpret_cast<const uint8_t*>(args.a);
-    gemv.a_ld = args.a_ld;
     gemv.a_scales = reinterpret_cast<const float*>(args.a_scales);
     gemv.a_scales_ld = args.a_scales_ld;
     gemv.b = reinterpret_cast<const uint8_t*>(args.b);
@@ -158,9 +157,7 @@ struct Launch final : h4j_launch {
     gemv.b_scales = reinterpret_cast<const float*>(args.b_scales);
     gemv.b_scales_ld = args.b_scales_ld;
     gemv.c = reinterpret_cast<const void*>(args.c);
-    gemv.c_ld = args.c_ld;
     gemv.d = reinterpret_cast<void*>(args.d);
-    gemv.d_ld = args.d_ld;
     gemv.n = static_cast<int32_t>(plan.spec.n);
     gemv.k = static_cast<int32_t>(plan.spec.k);
   }
@@ -204,9 +201,7 @@ struct Launch final : h4j_launch {
 
   void run(CUstream stream, int64_t rows) const override {
     if (plan.instance == nullptr) {
-      GemvParams used = gemv;
-      used.m = static_cast<int32_t>(rows);
-      kernel.launch({static_cast<unsigned>(plan.info.grid), static_cast<unsigned>(plan.info.block), 1, plan.spec.constant_b != 0}, stream, &used);
+      kernel.launch({static_cast<unsigned>(plan.info.grid), static_cast<unsigned>(plan.info.block), 1, plan.spec.constant_b != 0}, stream, &gemv);
       return;
     }
     const Config& config = plan.instance->config;

@@ -1,4 +1,4 @@
-// The product for one to four rows of A: what the host's choice and the kernel both read.
+// The product for one row of A: what the host's choice and the kernel both read.
 #pragma once
 
 #include <cstdint>
@@ -7,46 +7,39 @@
 
 namespace h4j::gemm {
 
-inline constexpr int kGemvMaxRows = 4;
 inline constexpr int kGemvWarps = 8;        // of a CTA
 inline constexpr int kGemvBRows = 4;        // rows of B that a warp works on at once
 inline constexpr int kGemvWarpK = 32 * 16;  // elements of K that a warp reads of each row at once
 
 struct GemvParams {
-  const uint8_t* a;       // [m, k]
-  const float* a_scales;  // [m, k / 128], element (row, block) at block * a_scales_ld + row
+  const uint8_t* a;       // [k]
+  const float* a_scales;  // [k / 128], an element every a_scales_ld
   const uint8_t* b;       // [n, k]
   const float* b_scales;  // [n / 128, k / 128]
-  const void* c;          // [m, n] of D's type, or null
-  void* d;                // [m, n]
-  int64_t a_ld;
+  const void* c;          // [n] of D's type, or null
+  void* d;                // [n]
   int64_t a_scales_ld;
   int64_t b_ld;
   int64_t b_scales_ld;
-  int64_t c_ld;
-  int64_t d_ld;
-  int32_t m;
   int32_t n;
   int32_t k;
 };
 
 // How a CTA's warps are divided: `k_parts` of them share the K of the same rows of B.
 struct GemvChoice {
-  int rows;  // of A that the kernel computes: 1, 2 or 4
   int k_parts;
   int grid;
 };
 
 // Enough warps to fill the SMs, no more parts than reads of K: a part that reads nothing only waits. Where not all SMs may be used, a CTA each: more could
 // land on others.
-constexpr GemvChoice choose_gemv(int64_t max_m, int64_t n, int64_t k, int sms, bool all_sms) {
+constexpr GemvChoice choose_gemv(int64_t n, int64_t k, int sms, bool all_sms) {
   constexpr int kWarpsPerSm = 32;
   const int64_t groups = ceil_div(n, kGemvBRows);
   int parts = 1;
   while (parts < kGemvWarps && 2 * parts <= ceil_div(k, kGemvWarpK) && groups * parts < int64_t{kWarpsPerSm} * sms) parts *= 2;
-  const int rows = max_m <= 1 ? 1 : max_m == 2 ? 2 : 4;
   const int64_t ctas = ceil_div(groups * parts, kGemvWarps);
-  return {rows, parts, static_cast<int>(all_sms || ctas < sms ? ctas : sms)};
+  return {parts, static_cast<int>(all_sms || ctas < sms ? ctas : sms)};
 }
 
 // The kernel of a choice; `f32`: writes F32 instead of BF16.

@@ -1,4 +1,4 @@
-// D = A B^T (+ C) for up to four rows of A, at the speed at which B can be read. Sums are F32 throughout: no tensor core.
+// D = A B^T (+ C) for one row of A, at the speed at which B can be read. Sums are F32 throughout: no tensor core.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -24,14 +24,10 @@ __device__ inline float4 to_floats(uint32_t four) {
   return make_float4(low.x, low.y, high.x, high.y);
 }
 
-template <int kRows, int kParts, class Out>
-__global__ void __launch_bounds__(32 * kGemvWarps, kRows == 1   ? 4
-                                                   : kRows == 2 ? 3
-                                                                : 2)  // bytes in flight: more rows of A need more registers
-    gemv_kernel(const __grid_constant__ GemvParams params) {
+template <int kParts, class Out>
+__global__ void __launch_bounds__(32 * kGemvWarps, 4) gemv_kernel(const __grid_constant__ GemvParams params) {
   constexpr int kGroups = kGemvWarps / kParts;  // of kGemvBRows rows of B
-  constexpr int kSums = kGemvBRows * kRows;     // of a warp
-  __shared__ float sums[kGemvWarps][kSums];
+  __shared__ float sums[kGemvWarps][kGemvBRows];
 
   cudaTriggerProgrammaticLaunchCompletion();
   const int warp = threadIdx.x / 32;
@@ -39,7 +35,7 @@ __global__ void __launch_bounds__(32 * kGemvWarps, kRows == 1   ? 4
   // As many CTAs as there is work for, or as the SM budget allows: then each goes on to further rows.
   for (int base = static_cast<int>(blockIdx.x) * kGroups * kGemvBRows; base < params.n; base += static_cast<int>(gridDim.x) * kGroups * kGemvBRows) {
     const int first = base + warp / kParts * kGemvBRows;  // row of B; N is a multiple of 8, so four are there or none
-    float sum[kSums] = {};
+    float sum[kGemvBRows] = {};
     if (first < params.n) {
       const uint8_t* b = params.b + first * params.b_ld;
       const float* b_scales = params.b_scales + first / 128 * params.b_scales_ld;
@@ -53,39 +49,27 @@ __global__ void __launch_bounds__(32 * kGemvWarps, kRows == 1   ? 4
 #pragma unroll
         for (int i = 0; i < kGemvBRows; ++i) b_words[i] = next[i];
         if (k + kParts * kGemvWarpK < params.k) load_b(b, params.b_ld, k + kParts * kGemvWarpK, next);
-        uint4 a_words[kRows];
-        float scale[kRows];
-#pragma unroll
-        for (int row = 0; row < kRows; ++row) {
-          const int there = min(row, params.m - 1);  // rows past the last are computed as the last and not stored
-          a_words[row] = *reinterpret_cast<const uint4*>(params.a + there * params.a_ld + k);
-          scale[row] = params.a_scales[k / 128 * params.a_scales_ld + there] * b_scales[k / 128];
-        }
-        float part[kSums] = {};
+        const uint4 a_words = *reinterpret_cast<const uint4*>(params.a + k);
+        const float scale = params.a_scales[k / 128 * params.a_scales_ld] * b_scales[k / 128];
+        float part[kGemvBRows] = {};
 #pragma unroll
         for (int word = 0; word < 4; ++word) {
-          float4 a[kRows];
-#pragma unroll
-          for (int row = 0; row < kRows; ++row) a[row] = to_floats((&a_words[row].x)[word]);
+          const float4 a = to_floats((&a_words.x)[word]);
 #pragma unroll
           for (int i = 0; i < kGemvBRows; ++i) {
             const float4 values = to_floats((&b_words[i].x)[word]);
-#pragma unroll
-            for (int row = 0; row < kRows; ++row) {
-              float& total = part[i * kRows + row];
-              total = fmaf(a[row].x, values.x, total);
-              total = fmaf(a[row].y, values.y, total);
-              total = fmaf(a[row].z, values.z, total);
-              total = fmaf(a[row].w, values.w, total);
-            }
+            part[i] = fmaf(a.x, values.x, part[i]);
+            part[i] = fmaf(a.y, values.y, part[i]);
+            part[i] = fmaf(a.z, values.z, part[i]);
+            part[i] = fmaf(a.w, values.w, part[i]);
           }
         }
 #pragma unroll
-        for (int i = 0; i < kSums; ++i) sum[i] = fmaf(part[i], scale[i % kRows], sum[i]);
+        for (int i = 0; i < kGemvBRows; ++i) sum[i] = fmaf(part[i], scale, sum[i]);
       }
     }
 #pragma unroll
-    for (int i = 0; i < kSums; ++i) {
+    for (int i = 0; i < kGemvBRows; ++i) {
 #pragma unroll
       for (int step = 16; step > 0; step /= 2) sum[i] += __shfl_xor_sync(~0u, sum[i], step);
       if (lane == i) sums[warp][i] = sum[i];
@@ -93,16 +77,13 @@ __global__ void __launch_bounds__(32 * kGemvWarps, kRows == 1   ? 4
     __syncthreads();
     cudaGridDependencySynchronize();  // warps without work have not waited, and the kernel ahead may still read what D replaces
 
-    for (int i = threadIdx.x; i < kGroups * kSums; i += blockDim.x) {
-      const int group = i / kSums;
-      const int row = i % kRows;
-      const int col = base + group * kGemvBRows + i % kSums / kRows;
-      if (row >= params.m || col >= params.n) continue;
+    const int i = threadIdx.x;
+    if (i < kGroups * kGemvBRows && base + i < params.n) {
       float total = 0.0f;
 #pragma unroll
-      for (int part = 0; part < kParts; ++part) total += sums[group * kParts + part][i % kSums];
-      if (params.c != nullptr) total += static_cast<float>(static_cast<const Out*>(params.c)[row * params.c_ld + col]);
-      static_cast<Out*>(params.d)[row * params.d_ld + col] = static_cast<Out>(total);
+      for (int part = 0; part < kParts; ++part) total += sums[i / kGemvBRows * kParts + part][i % kGemvBRows];
+      if (params.c != nullptr) total += static_cast<float>(static_cast<const Out*>(params.c)[base + i]);
+      static_cast<Out*>(params.d)[base + i] = static_cast<Out>(total);
     }
     __syncthreads();  // the next rows' sums take the place of these
   }

@@ -17,7 +17,7 @@ import java.util.List;
 import java.util.Locale;
 
 /**
- * {@code fp8_gemm_nt}: D = A B^T with 1x128 scales of A and 128x128 scales of B, BF16 out; m, n, k. With few rows a plain read of B is timed beside it.
+ * {@code fp8_gemm_nt}: D = A B^T with 1x128 scales of A and 128x128 scales of B, BF16 out; m, n, k. With one row a plain read of B is timed beside it.
  * {@code fp8_gemm_nt_batch_invariant}: the same with that option, and the product without it as its peer.
  */
 final class GemmBench implements BenchOperation {
@@ -50,9 +50,6 @@ final class GemmBench implements BenchOperation {
 
     private static final long[] PUBLIC_ROWS = {64, 128, 4096, 1};
     private static final long[] INVARIANT_ROWS = {64, 128, 4096};
-
-    /** Up to so many rows a product is a read of B. */
-    private static final long FEW_ROWS = 4;
 
     private final boolean batchInvariant;
 
@@ -184,7 +181,7 @@ final class GemmBench implements BenchOperation {
                 return List.of(new Peer("fp8_gemm_nt", () -> ordinary.launch(gpu.stream()), ""));
             }
             final List<Peer> peers = new ArrayList<>();
-            if (spec.maxM() <= FEW_ROWS) {
+            if (spec.maxM() == 1) {
                 final DeviceTensor values = deviceB.values();
                 final long bytes = spec.n() * spec.k();
                 peers.add(new Peer(

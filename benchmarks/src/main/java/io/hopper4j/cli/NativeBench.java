@@ -138,7 +138,9 @@ public final class NativeBench {
         /** Launch. */
         LAUNCH(4),
         /** Plan, bind and launch in one call. */
-        EAGER(5);
+        EAGER(5),
+        /** Launch with no rows in use: the whole way but the driver's launch. */
+        NO_ROWS(6);
 
         private final int number;
 

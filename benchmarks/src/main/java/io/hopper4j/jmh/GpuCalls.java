@@ -171,6 +171,22 @@ public class GpuCalls {
         c.run(NativeBench.HostCall.LAUNCH, CALLS);
     }
 
+    /** Launch with no rows in use: the whole way but the driver's launch, whose time varies more than the rest takes. */
+    @Benchmark
+    @OperationsPerInvocation(CALLS)
+    public void launchNoRows() {
+        for (int i = 0; i < CALLS; i++) {
+            launch.launch(stream, 0);
+        }
+    }
+
+    /** Launch with no rows in use, from C. */
+    @Benchmark
+    @OperationsPerInvocation(CALLS)
+    public void launchNoRowsInC() {
+        c.run(NativeBench.HostCall.NO_ROWS, CALLS);
+    }
+
     /** Plan, bind and launch in one call. */
     @Benchmark
     @OperationsPerInvocation(CALLS)
