@@ -40,18 +40,36 @@ constexpr Described kDescribed[] = {
 };
 constexpr int kHopperSharedMemoryPerBlock = 232448;
 
-CUresult allocate_fault_record(h4j_device& device) {
+void allocate_fault_record(h4j_device& device) {
   const ScopedContext current(device.primary);
   void* memory = nullptr;
-  const CUresult result = driver().cuMemHostAlloc(&memory, sizeof(FaultRecord), CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
-  if (result == CUDA_SUCCESS) device.faults = new (memory) FaultRecord{};
-  return result;
+  check(driver().cuMemHostAlloc(&memory, sizeof(FaultRecord), CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP), "cuMemHostAlloc");
+  device.faults = new (memory) FaultRecord{};
 }
 
 CUresult free_fault_record(const h4j_device& device) {
-  const ScopedContext current(device.primary);
-  return driver().cuMemFreeHost(device.faults);
+  CUcontext popped = nullptr;
+  const CUresult pushed = driver().cuCtxPushCurrent(device.primary);
+  if (pushed != CUDA_SUCCESS) return pushed;
+  const CUresult freed = driver().cuMemFreeHost(device.faults);
+  driver().cuCtxPopCurrent(&popped);
+  return freed;
 }
+
+// Takes down what has been set up of a device, whatever fails on the way, and answers the first failure.
+CUresult take_down(const h4j_device& device) {
+  const CUresult freed = device.faults != nullptr ? free_fault_record(device) : CUDA_SUCCESS;
+  const CUresult destroyed = device.pool != nullptr ? driver().cuMemPoolDestroy(device.pool) : CUDA_SUCCESS;
+  const CUresult released = device.primary != nullptr ? driver().cuDevicePrimaryCtxRelease(device.device) : CUDA_SUCCESS;
+  return freed != CUDA_SUCCESS ? freed : destroyed != CUDA_SUCCESS ? destroyed : released;
+}
+
+struct TakeDown {
+  void operator()(h4j_device* device) const {
+    take_down(*device);
+    delete device;
+  }
+};
 
 }  // namespace
 
@@ -137,7 +155,7 @@ h4j_status h4j_device_open(int32_t ordinal, h4j_device** device, h4j_error* erro
     out = nullptr;
     require_ordinal(ordinal, "device_open");
     const Driver& cu = driver();
-    auto made = std::make_unique<h4j_device>();
+    std::unique_ptr<h4j_device, TakeDown> made(new h4j_device{});
     made->ordinal = ordinal;
     check(cu.cuDeviceGet(&made->device, ordinal), "cuDeviceGet");
     made->info = read_device_info(ordinal);
@@ -146,17 +164,8 @@ h4j_status h4j_device_open(int32_t ordinal, h4j_device** device, h4j_error* erro
     properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
     properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
     properties.location.id = ordinal;
-    const CUresult pooled = cu.cuMemPoolCreate(&made->pool, &properties);
-    if (pooled != CUDA_SUCCESS) {
-      cu.cuDevicePrimaryCtxRelease(made->device);
-      check(pooled, "cuMemPoolCreate");
-    }
-    const CUresult recorded = allocate_fault_record(*made);
-    if (recorded != CUDA_SUCCESS) {
-      cu.cuMemPoolDestroy(made->pool);
-      cu.cuDevicePrimaryCtxRelease(made->device);
-      check(recorded, "cuMemHostAlloc");
-    }
+    check(cu.cuMemPoolCreate(&made->pool, &properties), "cuMemPoolCreate");
+    allocate_fault_record(*made);
     // Memory freed in stream order stays with the pool, so that a decode step never waits for the driver.
     cuuint64_t keep = UINT64_MAX;
     cu.cuMemPoolSetAttribute(made->pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &keep);
@@ -168,11 +177,7 @@ h4j_status h4j_device_close(h4j_device* device, h4j_error* error) {
   return guarded("device_close", error, [&] {
     if (device == nullptr) return;
     const std::unique_ptr<h4j_device> owned(device);
-    const CUresult freed = free_fault_record(*owned);
-    const CUresult destroyed = driver().cuMemPoolDestroy(owned->pool);
-    check(driver().cuDevicePrimaryCtxRelease(owned->device), "cuDevicePrimaryCtxRelease");
-    check(destroyed, "cuMemPoolDestroy");
-    check(freed, "cuMemFreeHost");
+    check(take_down(*owned), "device_close");
   });
 }
 
