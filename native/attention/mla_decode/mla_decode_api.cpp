@@ -11,6 +11,7 @@ namespace {
 
 constexpr const char* kOperation = "mla_decode";
 constexpr const char* kScheduleOperation = "mla_schedule";
+constexpr int64_t kMaxStride = (int64_t{1} << 39) - 1;  // BF16 elements: TMA takes strides below 2^40 bytes
 
 struct Plan final : h4j_plan {
   Plan(const h4j_device_info& planned, const h4j_mla_decode_spec& requested) : h4j_plan(kOperation), spec(requested) {
@@ -120,10 +121,12 @@ struct DecodeLaunch final : h4j_launch {
   void rebind(const h4j_mla_decode_args& args) {
     const h4j_mla_decode_spec& spec = plan.spec;
     require_ld(kOperation, "q_ld", args.q_ld, kTokenDim, 8);
+    require_range(kOperation, "q_ld", args.q_ld, kTokenDim, kMaxStride / (spec.s_q * spec.heads));
     require_ld(kOperation, "cache_ld", args.cache_ld, kTokenDim, 8);
-    if (args.cache_page_ld < spec.page_size * args.cache_ld || args.cache_page_ld % 8 != 0) {
+    require_range(kOperation, "cache_ld", args.cache_ld, kTokenDim, kMaxStride / spec.page_size);
+    if (args.cache_page_ld < spec.page_size * args.cache_ld || args.cache_page_ld % 8 != 0 || args.cache_page_ld > kMaxStride) {
       invalid(kOperation, "cache_page_ld", format("%lld", static_cast<long long>(args.cache_page_ld)),
-              format("a multiple of 8, at least page_size * cache_ld = %lld", static_cast<long long>(spec.page_size * args.cache_ld)));
+              format("a multiple of 8, at least page_size * cache_ld = %lld, below 2^39", static_cast<long long>(spec.page_size * args.cache_ld)));
     }
     require_ld(kOperation, "block_table_ld", args.block_table_ld, ceil_div(spec.max_length, spec.page_size), 1);
     if (args.workspace_bytes < plan.info.workspace_bytes) {
