@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "native/include/hopper4j.h"
 PIECES = ("variant", "spec", "plan", "reference", "contract-test", "verify")
-FURTHER_PIECES = ("bench",)  # checked where the table lists them
+FURTHER_PIECES = ("bench", "fuzz")  # checked where the table lists them
 VARIANT_FILES = ("instances.def", "README.md", "*_layout.h", "*_api.cpp", "*_test.cpp", "sm90_*.cuh")
 
 
