@@ -70,7 +70,9 @@ struct Plan final : h4j_plan {
     std::snprintf(info.explanation, sizeof info.explanation, "%s", explain(problem, instance->config, choice).c_str());
   }
 
-  Problem problem_of(int64_t m) const { return {m, spec.n, spec.k, static_cast<int>(element_size(spec.out_dtype)), sms, spec.batch_invariant != 0}; }
+  Problem problem_of(int64_t m) const {
+    return {m, spec.n, spec.k, static_cast<int>(element_size(spec.out_dtype)), sms, device.l2_bytes, spec.batch_invariant != 0};
+  }
 
   // Clusters are only chosen where all tiles run at once, a tile each; a CTA without slices takes tile after tile.
   int grid(const Choice& chosen) const {

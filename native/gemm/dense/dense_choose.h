@@ -15,6 +15,7 @@ struct Problem {
   int64_t k;
   int out_bytes;  // of one element of D
   int sms;
+  int64_t l2_bytes;
   bool in_order = false;  // one warp group adds up all of K: every such instance gives the same bits
 };
 

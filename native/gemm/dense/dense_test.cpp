@@ -105,7 +105,7 @@ TEST(GemmChoose, CoversEveryTileOnceInItsRaster) {
   // The order that the kernel's scheduler walks, from the same four numbers.
   for (const auto& [m, n] : {std::pair<int64_t, int64_t>{4096, 4096}, {1, 8}, {300, 3000}, {5000, 200}}) {
     for (const gemm::Instance* instance : gemm::dense_instances()) {
-      const gemm::Choice choice = gemm::evaluate({m, n, 512, 2, 132}, instance->config, 0);
+      const gemm::Choice choice = gemm::evaluate({m, n, 512, 2, 132, int64_t{50} << 20}, instance->config, 0);
       const int grouped = choice.raster_along_m ? choice.tiles_m : choice.tiles_n;
       const int other = choice.raster_along_m ? choice.tiles_n : choice.tiles_m;
       std::vector<int> seen(static_cast<size_t>(grouped) * static_cast<size_t>(other));
