@@ -1,5 +1,6 @@
 #include "runtime/plan.h"
 
+#include <algorithm>
 #include <memory>
 
 namespace h4j {
@@ -122,6 +123,16 @@ int64_t element_size(h4j_dtype dtype) {
 const char* dtype_name(h4j_dtype dtype) {
   constexpr const char* kNames[] = {"no dtype", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I32", "I64", "U8"};
   return dtype >= 1 && dtype <= 9 ? kNames[dtype] : kNames[0];
+}
+
+int streaming_grid(int64_t work, int32_t sm_budget, int64_t resident) {
+  return static_cast<int>(std::min(work, sm_budget > 0 ? resident : int64_t{INT32_MAX}));
+}
+
+void require_scale_kind(const char* operation, int32_t kind) {
+  if (kind != H4J_SCALE_F32 && kind != H4J_SCALE_POWER_OF_TWO) {
+    invalid(operation, "scale_kind", format("%d", kind), "H4J_SCALE_F32 (0) or H4J_SCALE_POWER_OF_TWO (1)");
+  }
 }
 
 void require_dtype(const char* operation, const char* argument, h4j_dtype dtype, std::initializer_list<h4j_dtype> allowed) {

@@ -101,6 +101,9 @@ void run_eagerly(h4j_stream* stream, const Spec* spec, const Args* args, const c
 void require_hopper(const char* operation, const h4j_device_info& device);
 // SMs that a spec may use: its budget, or all of the device.
 int usable_sms(const char* operation, const h4j_device_info& device, int32_t sm_budget);
+// CTAs of a kernel that walks through `work` pieces with any number of them. Without a budget there is a CTA for each: as one ends the next one's loads
+// begin, which measures 2 to 5 % faster than CTAs that stay.
+int streaming_grid(int64_t work, int32_t sm_budget, int64_t resident);
 
 // Shared checks of binding. `extent` elements, addresses in bytes.
 void require_address(const char* operation, const char* argument, uint64_t address, int64_t alignment);
@@ -117,5 +120,6 @@ constexpr int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(va
 int64_t element_size(h4j_dtype dtype);
 const char* dtype_name(h4j_dtype dtype);
 void require_dtype(const char* operation, const char* argument, h4j_dtype dtype, std::initializer_list<h4j_dtype> allowed);
+void require_scale_kind(const char* operation, int32_t kind);
 
 }  // namespace h4j

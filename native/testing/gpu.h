@@ -95,6 +95,9 @@ inline float e4m3_to_float(uint8_t bits) {
   return bits & 0x80 ? -magnitude : magnitude;
 }
 
+// By how much a value in E4M3 may be off from the number it stands for, in units of its scale: half the distance of neighbours at x.
+inline double e4m3_half_step(double x) { return std::exp2(std::floor(std::log2(std::fmax(std::fabs(x), 0x1p-6))) - 4); }
+
 inline float bf16_to_float(uint16_t bits) {
   const uint32_t word = uint32_t{bits} << 16;
   float value = 0;

@@ -24,6 +24,11 @@ struct Vector8<float> {
     return {__ldg(reinterpret_cast<const float4*>(source)), __ldg(reinterpret_cast<const float4*>(source) + 1)};
   }
   static __device__ Vector8 zero() { return {}; }
+  __device__ float largest_magnitude() const {
+    const float left = fmaxf(fmaxf(fabsf(low.x), fabsf(low.y)), fmaxf(fabsf(low.z), fabsf(low.w)));
+    const float right = fmaxf(fmaxf(fabsf(high.x), fabsf(high.y)), fmaxf(fabsf(high.z), fabsf(high.w)));
+    return fmaxf(fmaxf(left, right), 0.0f);
+  }
   __device__ void to_floats(float (&values)[8]) const {
     values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
     values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
@@ -38,7 +43,17 @@ template <class T, class T2, float2 (*ToFloats)(T2), T2 (*FromFloats)(float2)>
 struct HalfVector8 {
   uint4 bits;
   static __device__ HalfVector8 load(const T* source) { return {__ldg(reinterpret_cast<const uint4*>(source))}; }
+  // Of memory that the same kernel writes.
+  static __device__ HalfVector8 load_changing(const T* source) { return {*reinterpret_cast<const uint4*>(source)}; }
   static __device__ HalfVector8 zero() { return {}; }
+  // NaN is left out, two elements at a time.
+  __device__ float largest_magnitude() const {
+    const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+    T2 pairs[4];
+    memcpy(pairs, words, sizeof pairs);
+    const float2 largest = ToFloats(__hmax2(__hmax2(__habs2(pairs[0]), __habs2(pairs[1])), __hmax2(__habs2(pairs[2]), __habs2(pairs[3]))));
+    return fmaxf(fmaxf(largest.x, largest.y), 0.0f);
+  }
   __device__ void to_floats(float (&values)[8]) const {
     const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
@@ -49,15 +64,16 @@ struct HalfVector8 {
       values[2 * i] = floats.x, values[2 * i + 1] = floats.y;
     }
   }
-  static __device__ void store(T* target, const float (&values)[8]) {
+  static __device__ HalfVector8 of(const float (&values)[8]) {
     uint32_t words[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const T2 pair = FromFloats(make_float2(values[2 * i], values[2 * i + 1]));
       memcpy(&words[i], &pair, sizeof pair);
     }
-    *reinterpret_cast<uint4*>(target) = make_uint4(words[0], words[1], words[2], words[3]);
+    return {make_uint4(words[0], words[1], words[2], words[3])};
   }
+  static __device__ void store(T* target, const float (&values)[8]) { *reinterpret_cast<uint4*>(target) = of(values).bits; }
 };
 
 __device__ inline float2 halves_to_floats(__half2 pair) { return __half22float2(pair); }
@@ -90,15 +106,50 @@ __device__ inline float block_scale(float amax, bool power_of_two) {
   return power_of_two ? __uint_as_float((__float_as_uint(scale) + 0x7fffffu) & 0x7f800000u) : scale;
 }
 
-// IEEE division, so that the result equals the reference bit for bit; the conversion saturates, NaN gives 0x7F.
-__device__ inline uint2 quantize8(const float (&values)[8], float scale) {
-  uint16_t pairs[4];
+// The largest among the 16 lanes that share a 1x128 block.
+__device__ inline float half_warp_largest(float value) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 quotient = make_float2(__fdiv_rn(values[2 * i], scale), __fdiv_rn(values[2 * i + 1], scale));
-    pairs[i] = __nv_cvt_float2_to_fp8x2(quotient, __NV_SATFINITE, __NV_E4M3);
+  for (int distance = 8; distance > 0; distance /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, distance));
+  return value;
+}
+
+// x / scale as IEEE division rounds it, so that results equal the reference bit for bit, at five operations a number: the reciprocal, rounded to nearest,
+// is shared by a block, and the quotient is corrected twice by its remainder (Markstein, IBM J. Res. Dev. 34, 1990). The first correction brings it within
+// one unit in the last place, the second is exact then. Quotients that underflow may differ; E4M3 makes them zero. The remainder is taken with the sign that
+// keeps -0 / scale = -0.
+struct Divider {
+  float divisor;  // 0 where the scale is infinite: finite numbers then give 0, infinite ones NaN, as division does
+  float reciprocal;
+
+  static __device__ Divider of(float scale) { return {isinf(scale) ? 0.0f : scale, __frcp_rn(scale)}; }
+
+  __device__ float operator()(float x) const {
+    float quotient = __fmul_rn(x, reciprocal);
+    quotient = __fmaf_rn(-reciprocal, __fmaf_rn(divisor, quotient, -x), quotient);
+    return __fmaf_rn(-reciprocal, __fmaf_rn(divisor, quotient, -x), quotient);
   }
-  return make_uint2(pairs[0] | static_cast<uint32_t>(pairs[1]) << 16, pairs[2] | static_cast<uint32_t>(pairs[3]) << 16);
+};
+
+// The conversion saturates, NaN gives 0x7F.
+__device__ inline uint32_t to_e4m3(float first, float second) {
+  return __nv_cvt_float2_to_fp8x2(make_float2(first, second), __NV_SATFINITE, __NV_E4M3);
+}
+
+__device__ inline uint2 quantize8(const float (&values)[8], float scale) {
+  const Divider by = Divider::of(scale);
+  uint32_t pairs[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) pairs[i] = to_e4m3(by(values[2 * i]), by(values[2 * i + 1]));
+  return make_uint2(pairs[0] | pairs[1] << 16, pairs[2] | pairs[3] << 16);
+}
+
+// E4M3 of eight numbers times a factor, the reciprocal of their scale: for numbers that were computed, where a unit in the last place of F32 is within what
+// they are off anyway. A factor of 0, of an infinite scale, gives what division does.
+__device__ inline uint2 quantize8_times(const float (&values)[8], float factor) {
+  uint32_t pairs[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) pairs[i] = to_e4m3(values[2 * i] * factor, values[2 * i + 1] * factor);
+  return make_uint2(pairs[0] | pairs[1] << 16, pairs[2] | pairs[3] << 16);
 }
 
 __device__ inline void dequantize8(uint2 bits, float scale, float (&values)[8]) {

@@ -18,9 +18,7 @@ struct Plan final : h4j_plan {
     require_dtype(kOperation, "in_dtype", spec.in_dtype, {H4J_F32, H4J_F16, H4J_BF16});
     if (spec.block_rows != 1 && spec.block_rows != kScaleBlock) invalid(kOperation, "block_rows", format("%d", spec.block_rows), "1 or 128");
     if (spec.block_cols != kScaleBlock) invalid(kOperation, "block_cols", format("%d", spec.block_cols), "128");
-    if (spec.scale_kind != H4J_SCALE_F32 && spec.scale_kind != H4J_SCALE_POWER_OF_TWO) {
-      invalid(kOperation, "scale_kind", format("%d", spec.scale_kind), "H4J_SCALE_F32 (0) or H4J_SCALE_POWER_OF_TWO (1)");
-    }
+    require_scale_kind(kOperation, spec.scale_kind);
     require_range(kOperation, "max_rows", spec.max_rows, 0, kMaxExtent);
     require_range(kOperation, "cols", spec.cols, 8, kMaxExtent);
     require_multiple(kOperation, "cols", spec.cols, 8);
@@ -35,9 +33,9 @@ struct Plan final : h4j_plan {
 
   int grid(int64_t rows) const {
     const int64_t col_blocks = ceil_div(spec.cols, kScaleBlock);
-    const int64_t ctas =
-        spec.block_rows == 1 ? ceil_div(ceil_div(rows, kRowsPerWarp) * col_blocks, kWarpsPerCta) : ceil_div(rows, kScaleBlock) * col_blocks;
-    return static_cast<int>(std::min<int64_t>(ctas, int64_t{sms} * kCtasPerSm));
+    const int64_t resident = int64_t{sms} * kCtasPerSm;
+    if (spec.block_rows != 1) return streaming_grid(ceil_div(rows, kScaleBlock) * col_blocks, spec.sm_budget, resident);
+    return static_cast<int>(std::min(ceil_div(ceil_div(rows, kRowsPerWarp) * col_blocks, kWarpsPerCta), resident));
   }
 
   h4j_quantize_spec spec;

@@ -9,8 +9,8 @@ inline constexpr int kThreads = 256;
 // 1x128: a warp takes 8 rows of one column block: 4 loads in flight a lane, and the 8 scales it writes fill one 32-byte sector.
 inline constexpr int kRowsPerWarp = 8;
 inline constexpr int kWarpsPerCta = kThreads / 32;
-// Enough CTAs an SM that loads of one hide the divisions of another; 2048 threads fit.
-inline constexpr int kCtasPerSm = 8;
+// All CTAs of a launch are resident at once, so that none waits for the first to end; 64 registers a thread.
+inline constexpr int kCtasPerSm = 4;
 
 struct Params {
   const void* in;

@@ -3,6 +3,7 @@
 
 #include "quant/quantize/quantize_layout.h"
 #include "tile/fp8.cuh"
+#include "tile/tile_walk.cuh"
 
 namespace h4j::quantize {
 
@@ -14,15 +15,13 @@ __device__ void quantize_rows(const Params& params) {
   const int lane = threadIdx.x % 32;
   const int half = lane / 16;
   const int chunk = lane % 16;
-  const int64_t row_groups = (params.rows + kRowsPerWarp - 1) / kRowsPerWarp;
-  const int64_t items = row_groups * params.col_blocks;
+  const int row_groups = (params.rows + kRowsPerWarp - 1) / kRowsPerWarp;
   const In* in = static_cast<const In*>(params.in);
 
-  for (int64_t item = static_cast<int64_t>(blockIdx.x) * kWarpsPerCta + threadIdx.x / 32; item < items;
-       item += static_cast<int64_t>(gridDim.x) * kWarpsPerCta) {
-    const int64_t row0 = item / params.col_blocks * kRowsPerWarp;
-    const int block = static_cast<int>(item % params.col_blocks);
-    const int64_t col = static_cast<int64_t>(block) * tile::kScaleBlock + chunk * 8;
+  const int64_t warp = static_cast<int64_t>(blockIdx.x) * kWarpsPerCta + threadIdx.x / 32;
+  for (tile::TileWalk item(warp, static_cast<int64_t>(gridDim.x) * kWarpsPerCta, params.col_blocks); item.row < row_groups; item.next()) {
+    const int64_t row0 = static_cast<int64_t>(item.row) * kRowsPerWarp;
+    const int64_t col = static_cast<int64_t>(item.col) * tile::kScaleBlock + chunk * 8;
     Vector loaded[kPairs];
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
@@ -32,20 +31,17 @@ __device__ void quantize_rows(const Params& params) {
     float own_scale = 0.0f;  // of row 2 * chunk + half, kept by the first lanes of each half
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
+      const float scale = tile::block_scale(tile::half_warp_largest(loaded[i].largest_magnitude()), params.power_of_two != 0);
+      if (chunk == i) own_scale = scale;
       float values[8];
       loaded[i].to_floats(values);
-      float amax = tile::largest_magnitude(values);
-#pragma unroll
-      for (int distance = 8; distance > 0; distance /= 2) amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, distance));
-      const float scale = tile::block_scale(amax, params.power_of_two != 0);
-      if (chunk == i) own_scale = scale;
       const int64_t row = row0 + 2 * i + half;
       if (row < params.rows && col < params.cols) {
         *reinterpret_cast<uint2*>(params.out + row * params.out_ld + col) = tile::quantize8(values, scale);
       }
     }
     const int64_t own_row = row0 + 2 * chunk + half;
-    if (chunk < kPairs && own_row < params.rows) params.scales[block * params.scales_ld + own_row] = own_scale;
+    if (chunk < kPairs && own_row < params.rows) params.scales[item.col * params.scales_ld + own_row] = own_scale;
   }
 }
 
@@ -73,11 +69,7 @@ __device__ void quantize_squares(const Params& params) {
     }
     float amax = 0.0f;
 #pragma unroll
-    for (int i = 0; i < kPasses; ++i) {
-      float values[8];
-      loaded[i].to_floats(values);
-      amax = fmaxf(amax, tile::largest_magnitude(values));
-    }
+    for (int i = 0; i < kPasses; ++i) amax = fmaxf(amax, loaded[i].largest_magnitude());
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, distance));
     if (threadIdx.x % 32 == 0) warp_amax[threadIdx.x / 32] = amax;
@@ -102,7 +94,7 @@ __device__ void quantize_squares(const Params& params) {
 }
 
 template <class In, int kBlockRows>
-__global__ void __launch_bounds__(kThreads) quantize_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(kThreads, kCtasPerSm) quantize_kernel(const __grid_constant__ Params params) {
   static_assert(kBlockRows == 1 || kBlockRows == tile::kScaleBlock, "blocks are 1x128 or 128x128");
   if constexpr (kBlockRows == 1) {
     quantize_rows<In>(params);
