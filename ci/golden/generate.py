@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the golden files: what conversion, quantisation, the block-scaled product and attention give when other software computes them.
+"""Makes the golden files: what conversion, quantisation, the block-scaled product, attention and its cache give when other software computes them.
 
 Usage: generate.py [OUTPUT_FOLDER]    (default: benchmarks/src/main/resources/golden of this repository)
 The README beside this file says what the files hold and how to run it. Output is the same, byte for byte, on every run.
@@ -309,11 +309,75 @@ def decode():
     return tensors, None
 
 
+# ---- what is fused with quantisation ----
+
+def fused_quantisation():
+    """SwiGLU and RMSNorm by torch in float64, rounded once to FP32 and quantised with 1x128 blocks."""
+    generator = torch.Generator().manual_seed(13)
+    tensors = {}
+    for rows, cols in ((1, 8), (5, 264), (9, 520)):
+        gate, up = (torch.randn(rows, cols, generator=generator) * 3).to(torch.bfloat16), torch.randn(rows, cols, generator=generator).to(torch.bfloat16)
+        weights = torch.rand(rows, generator=generator) * 2.5
+        activated = torch.nn.functional.silu(gate.double()) * up.double()
+        case = f"{rows}x{cols}"
+        tensors[f"swiglu.in.{case}"] = torch.cat([gate, up], dim=1)
+        tensors[f"swiglu.weights.{case}"] = weights
+        x = (torch.randn(rows, cols, generator=generator) * torch.exp2(torch.randint(-6, 6, (rows, 1), generator=generator).float())).to(torch.bfloat16)
+        residual = torch.randn(rows, cols, generator=generator).to(torch.bfloat16)
+        weight = torch.randn(cols, generator=generator).to(torch.bfloat16)
+        summed = x + residual  # torch adds in FP32 and rounds once
+        normed = {kind: torch.nn.functional.rms_norm(value.double(), (cols,), weight.double(), 1e-6) for kind, value in (("plain", x), ("residual", summed))}
+        tensors |= {f"rmsnorm.in.{case}": x, f"rmsnorm.residual.{case}": residual, f"rmsnorm.weight.{case}": weight, f"rmsnorm.sum.{case}": summed}
+        tensors[f"rmsnorm.normalized.{case}"] = nearest_bf16(normed["plain"].numpy())
+        for kind in ("F32", "POWER_OF_TWO"):
+            for name, value in (("swiglu.plain", activated), ("swiglu.weighted", activated * weights.double()[:, None]),
+                                ("rmsnorm.plain", normed["plain"]), ("rmsnorm.residual", normed["residual"])):
+                codes, scales = quantize(value.float(), 1, kind == "POWER_OF_TWO")
+                tensors[f"{name}.values.{kind}.{case}"] = codes
+                tensors[f"{name}.scales.{kind}.{case}"] = scales
+    return tensors, None
+
+
+# ---- latent cache ----
+
+def latent_cache():
+    """transformers' DeepseekV3RMSNorm and rotary embedding of what a latent projection gives: the tokens that a cache would hold, unrounded."""
+    from transformers import DeepseekV3Config
+    from transformers.models.deepseek_v3 import modeling_deepseek_v3 as source
+
+    tensors = {}
+    yarn = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 4096, "beta_fast": 32.0, "beta_slow": 1.0,
+            "mscale": 1.0, "mscale_all_dim": 1.0}
+    positions = torch.tensor([0, 1, 2, 17, 100, 1023, 4095, 5000])
+    for name, rope in (("plain", {"rope_type": "default", "rope_theta": 10000.0}), ("yarn", yarn)):
+        generator = torch.Generator().manual_seed(23)
+        config = DeepseekV3Config(kv_lora_rank=VALUE_DIM, qk_rope_head_dim=TOKEN_DIM - VALUE_DIM, max_position_embeddings=163840, rope_parameters=rope)
+        norm = source.DeepseekV3RMSNorm(VALUE_DIM, eps=1e-6).double()
+        x = (torch.randn(len(positions), TOKEN_DIM, generator=generator) * 2).to(torch.bfloat16)
+        weight = (torch.randn(VALUE_DIM, generator=generator) * 0.2 + 1).to(torch.bfloat16)
+        with torch.no_grad():
+            norm.weight.copy_(weight.double())
+            latent = norm(x[:, :VALUE_DIM].double())
+            cos, sin = source.DeepseekV3RotaryEmbedding(config)(x.float(), positions[None])
+            part = x[None, None, :, VALUE_DIM:].double()
+            _, turned = source.apply_rotary_pos_emb_interleave(part, part, cos.double(), sin.double())
+        half = (TOKEN_DIM - VALUE_DIM) // 2
+        # The first members of all pairs come before the second ones there; a cache that keeps pairs together has them interleaved.
+        pairs = turned[0, 0].view(len(positions), 2, half).transpose(1, 2).reshape(len(positions), 2 * half)
+        tensors[f"{name}.in"], tensors[f"{name}.weight"] = x, weight
+        tensors[f"{name}.rope"] = torch.cat([cos[0, :, :half], sin[0, :, :half]], dim=-1).contiguous()
+        tensors[f"{name}.tokens"] = torch.cat([latent, pairs], dim=-1).float()
+    tensors["positions"] = positions.to(torch.int32)
+    return tensors, None
+
+
 FILES = {
     "conversion": conversion,
     "quantize": quantisation,
+    "fused_quantize": fused_quantisation,
     "gemm": products,
     "latent_attention": latent_attention,
+    "latent_cache": latent_cache,
     "mla_decode": decode,
 }
 

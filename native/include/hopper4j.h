@@ -406,6 +406,158 @@ H4J_API h4j_status h4j_mla_merge_bind(const h4j_plan* plan, h4j_device* device, 
 H4J_API h4j_status h4j_mla_merge_rebind(h4j_launch* launch, const h4j_mla_merge_args* args, h4j_error* error);
 H4J_API h4j_status h4j_mla_merge(h4j_stream* stream, const h4j_mla_merge_spec* spec, const h4j_mla_merge_args* args, h4j_error* error);
 
+/* -- swiglu_quantize: the pass between an expert's GEMMs: SwiGLU, an optional weight a row, E4M3 with 1x128 scales --
+ *   v = g / (1 + exp(-g)) * u (* weight[row]), g = in[row, c], u = in[row, cols + c]; quantised as `quantize` does, but that v / s
+ *   is v * (1/s).  v stays in F32: nothing is rounded to less between the BF16 input and the scale and E4M3 value. */
+typedef struct h4j_swiglu_quantize_spec {
+  uint32_t struct_size;
+  int32_t scale_kind; /* H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
+  int32_t weighted;   /* 1: each row has a weight */
+  int32_t masked;     /* 1: how many rows of a group are in use, device memory says; rows of a launch are then groups in use */
+  int32_t sm_budget;  /* at most so many SMs, 0: all */
+  int32_t groups;     /* 1..1024; 1 unless masked */
+  int64_t max_rows;   /* of a group, >= 0; groups * max_rows below 2^31 */
+  int64_t cols;       /* of the output, a multiple of 8, >= 8 */
+} h4j_swiglu_quantize_spec;
+
+typedef struct h4j_swiglu_quantize_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t in;             /* BF16 [groups, max_rows, 2 * cols], gate before up, 16-byte aligned */
+  int64_t in_ld;           /* elements between rows, a multiple of 8, >= 2 * cols */
+  int64_t in_group_ld;     /* elements between groups, a multiple of 8, >= max_rows * in_ld; not read for one group, as the others */
+  uint64_t weights;        /* F32 [groups, max_rows], packed; 0 unless weighted */
+  uint64_t row_counts;     /* I32 [groups], 0..max_rows; 0 unless masked */
+  uint64_t out;            /* E4M3 [groups, max_rows, cols], 16-byte aligned; rows not in use are not written, nor are their scales */
+  int64_t out_ld;          /* a multiple of 16, >= cols */
+  int64_t out_group_ld;    /* a multiple of 16, >= max_rows * out_ld */
+  uint64_t scales;         /* F32, element (group, row, block) at group * scales_group_ld + block * scales_ld + row; 16-byte aligned */
+  int64_t scales_ld;       /* >= max_rows, a multiple of 4 */
+  int64_t scales_group_ld; /* >= max_rows: max_rows where groups lie one behind the other in each column of scales */
+} h4j_swiglu_quantize_args;
+
+H4J_API h4j_status h4j_swiglu_quantize_plan(const h4j_device_info* device, const h4j_swiglu_quantize_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_swiglu_quantize_bind(const h4j_plan* plan, h4j_device* device, const h4j_swiglu_quantize_args* args, h4j_launch** launch,
+                                            h4j_error* error);
+H4J_API h4j_status h4j_swiglu_quantize_rebind(h4j_launch* launch, const h4j_swiglu_quantize_args* args, h4j_error* error);
+H4J_API h4j_status h4j_swiglu_quantize(h4j_stream* stream, const h4j_swiglu_quantize_spec* spec, const h4j_swiglu_quantize_args* args,
+                                       h4j_error* error);
+
+/* -- rmsnorm_quantize: RMSNorm (arXiv 1910.07467) and E4M3 with 1x128 scales --
+ *   y[c] = x[c] / sqrt(mean(x^2) + eps) * weight[c] in F32, quantised as `quantize` does, but that y / s is y * (1/s);
+ *   `normalized`, if wanted, is y rounded once to BF16.
+ * With a residual, x is in + residual rounded to BF16, which is also written back to the residual. */
+typedef struct h4j_rmsnorm_quantize_spec {
+  uint32_t struct_size;
+  h4j_dtype weight_dtype; /* H4J_BF16 or H4J_F32 */
+  int32_t scale_kind;     /* H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
+  int32_t residual;       /* 1: there is one */
+  int32_t normalized;     /* 1: the normalised rows are written too */
+  int32_t sm_budget;      /* at most so many SMs, 0: all */
+  float eps;              /* > 0 */
+  uint32_t reserved;
+  int64_t max_rows; /* >= 0 */
+  int64_t cols;     /* a multiple of 8, 8..32768 */
+} h4j_rmsnorm_quantize_spec;
+
+typedef struct h4j_rmsnorm_quantize_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t in;           /* BF16 [rows, cols], 16-byte aligned */
+  int64_t in_ld;         /* a multiple of 8, >= cols */
+  uint64_t residual;     /* BF16 [rows, cols], read and written, 16-byte aligned; 0 where the spec has none */
+  int64_t residual_ld;   /* a multiple of 8, >= cols; not read without a residual */
+  uint64_t weight;       /* [cols] of weight_dtype, 16-byte aligned */
+  uint64_t out;          /* E4M3 [rows, cols], 16-byte aligned */
+  int64_t out_ld;        /* a multiple of 16, >= cols */
+  uint64_t scales;       /* F32, element (row, block) at block * scales_ld + row; 16-byte aligned */
+  int64_t scales_ld;     /* >= rows, a multiple of 4 */
+  uint64_t normalized;   /* BF16 [rows, cols], 16-byte aligned; 0 where the spec does not want it */
+  int64_t normalized_ld; /* a multiple of 8, >= cols; not read without it */
+} h4j_rmsnorm_quantize_args;
+
+H4J_API h4j_status h4j_rmsnorm_quantize_plan(const h4j_device_info* device, const h4j_rmsnorm_quantize_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_rmsnorm_quantize_bind(const h4j_plan* plan, h4j_device* device, const h4j_rmsnorm_quantize_args* args, h4j_launch** launch,
+                                             h4j_error* error);
+H4J_API h4j_status h4j_rmsnorm_quantize_rebind(h4j_launch* launch, const h4j_rmsnorm_quantize_args* args, h4j_error* error);
+H4J_API h4j_status h4j_rmsnorm_quantize(h4j_stream* stream, const h4j_rmsnorm_quantize_spec* spec, const h4j_rmsnorm_quantize_args* args,
+                                        h4j_error* error);
+
+/* -- transpose_quantize: the operands of a weight gradient: out[c, r] is in[r, c] in E4M3, one scale for each column of `in` and 128 of its rows --
+ * Scales and values are those that `quantize` with 1x128 blocks would give for the transposed matrix. */
+typedef struct h4j_transpose_quantize_spec {
+  uint32_t struct_size;
+  int32_t scale_kind; /* H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
+  int32_t sm_budget;  /* at most so many SMs, 0: all */
+  uint32_t reserved;
+  int64_t max_rows; /* >= 0 */
+  int64_t cols;     /* a multiple of 8, >= 8 */
+} h4j_transpose_quantize_spec;
+
+typedef struct h4j_transpose_quantize_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t in;       /* BF16 [rows, cols], 16-byte aligned */
+  int64_t in_ld;     /* a multiple of 8, >= cols */
+  uint64_t out;      /* E4M3 [cols, rows], 16-byte aligned */
+  int64_t out_ld;    /* a multiple of 16, >= rows */
+  uint64_t scales;   /* F32 [cols, ceil(rows/128)], element (col, block) at block * scales_ld + col; 16-byte aligned */
+  int64_t scales_ld; /* >= cols, a multiple of 4 */
+} h4j_transpose_quantize_args;
+
+H4J_API h4j_status h4j_transpose_quantize_plan(const h4j_device_info* device, const h4j_transpose_quantize_spec* spec, h4j_plan** plan,
+                                               h4j_error* error);
+H4J_API h4j_status h4j_transpose_quantize_bind(const h4j_plan* plan, h4j_device* device, const h4j_transpose_quantize_args* args, h4j_launch** launch,
+                                               h4j_error* error);
+H4J_API h4j_status h4j_transpose_quantize_rebind(h4j_launch* launch, const h4j_transpose_quantize_args* args, h4j_error* error);
+H4J_API h4j_status h4j_transpose_quantize(h4j_stream* stream, const h4j_transpose_quantize_spec* spec, const h4j_transpose_quantize_args* args,
+                                          h4j_error* error);
+
+/* -- mla_cache_write: from the latent projection of a layer to tokens of the paged cache (DeepSeek-V3 technical report, section 2.1.1) --
+ *   token[0..511]   = x[c] / sqrt(mean(x^2) + eps) * weight[c] over the 512 latent values, in F32
+ *   token[512 + 2i] = x0 cos_i - x1 sin_i, token[513 + 2i] = x0 sin_i + x1 cos_i, with x0, x1 = x[512 + 2i], x[513 + 2i]: pairs stay interleaved
+ * rounded once: to BF16, or the latent as `quantize` does from F32. Token t lies at its position in the pages of its request. A position of -1 marks
+ * padding: nothing is written. */
+typedef struct h4j_mla_cache_write_spec {
+  uint32_t struct_size;
+  int32_t format;           /* H4J_MLA_CACHE_* */
+  int32_t scale_kind;       /* of FP8: H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
+  h4j_dtype weight_dtype;   /* H4J_BF16 or H4J_F32 */
+  h4j_dtype position_dtype; /* H4J_I32 or H4J_I64 */
+  int32_t page_size;        /* tokens, a power of two, 1..1024 */
+  int32_t request_tokens;   /* without `requests`, token t belongs to request t / request_tokens; >= 1 */
+  int32_t sm_budget;        /* at most so many SMs, 0: all */
+  float eps;                /* > 0 */
+  uint32_t reserved;
+  int64_t max_tokens; /* >= 0 */
+  int64_t max_batch;  /* requests: rows of the block table */
+  int64_t max_length; /* tokens of a request: positions are below it */
+  int64_t pages;      /* of the cache */
+} h4j_mla_cache_write_spec;
+
+typedef struct h4j_mla_cache_write_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t in;            /* BF16 [tokens, 576], 16-byte aligned */
+  int64_t in_ld;          /* a multiple of 8, >= 576 */
+  uint64_t weight;        /* [512] of weight_dtype, 16-byte aligned */
+  uint64_t rope;          /* F32 [max_length, 64], packed: cosines of the 32 pairs, then sines; 4-byte aligned */
+  uint64_t positions;     /* [tokens] of position_dtype, 0..max_length - 1, or -1 */
+  uint64_t requests;      /* I32 [tokens], 0..max_batch - 1, or 0: see request_tokens */
+  uint64_t block_table;   /* I32 [max_batch, block_table_ld], page numbers, 0..pages - 1 */
+  int64_t block_table_ld; /* >= ceil(max_length / page_size) */
+  uint64_t cache;         /* [pages, page_size, token], 16-byte aligned */
+  int64_t cache_ld;       /* between tokens: BF16: elements, a multiple of 8, >= 576; FP8: bytes, a multiple of 16, >= 656 */
+  int64_t cache_page_ld;  /* between pages, of the same unit and multiple, >= page_size * cache_ld */
+} h4j_mla_cache_write_args;
+
+H4J_API h4j_status h4j_mla_cache_write_plan(const h4j_device_info* device, const h4j_mla_cache_write_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_mla_cache_write_bind(const h4j_plan* plan, h4j_device* device, const h4j_mla_cache_write_args* args, h4j_launch** launch,
+                                            h4j_error* error);
+H4J_API h4j_status h4j_mla_cache_write_rebind(h4j_launch* launch, const h4j_mla_cache_write_args* args, h4j_error* error);
+H4J_API h4j_status h4j_mla_cache_write(h4j_stream* stream, const h4j_mla_cache_write_spec* spec, const h4j_mla_cache_write_args* args,
+                                       h4j_error* error);
+
 #ifdef __cplusplus
 }
 #endif

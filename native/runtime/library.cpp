@@ -22,6 +22,14 @@ int64_t h4j_struct_size(const char* struct_name) {
   H4J_SIZE(h4j_mla_decode_args)
   H4J_SIZE(h4j_mla_merge_spec)
   H4J_SIZE(h4j_mla_merge_args)
+  H4J_SIZE(h4j_swiglu_quantize_spec)
+  H4J_SIZE(h4j_swiglu_quantize_args)
+  H4J_SIZE(h4j_rmsnorm_quantize_spec)
+  H4J_SIZE(h4j_rmsnorm_quantize_args)
+  H4J_SIZE(h4j_transpose_quantize_spec)
+  H4J_SIZE(h4j_transpose_quantize_args)
+  H4J_SIZE(h4j_mla_cache_write_spec)
+  H4J_SIZE(h4j_mla_cache_write_args)
 #undef H4J_SIZE
   return 0;
 }

@@ -1,5 +1,7 @@
 package io.hopper4j;
 
+import io.hopper4j.attention.MlaCacheWritePlan;
+import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodePlan;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergeLaunch;
@@ -13,7 +15,13 @@ import io.hopper4j.quant.DequantizePlan;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizePlan;
 import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.RmsNormQuantizePlan;
+import io.hopper4j.quant.RmsNormQuantizeSpec;
 import io.hopper4j.quant.ScaleKind;
+import io.hopper4j.quant.SwigluQuantizePlan;
+import io.hopper4j.quant.SwigluQuantizeSpec;
+import io.hopper4j.quant.TransposeQuantizePlan;
+import io.hopper4j.quant.TransposeQuantizeSpec;
 import io.hopper4j.reference.ReferenceKernels;
 import org.jspecify.annotations.Nullable;
 
@@ -108,6 +116,38 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
      */
     MlaMergePlan<T> plan(MlaMergeSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    SwigluQuantizePlan<T> plan(SwigluQuantizeSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    RmsNormQuantizePlan<T> plan(RmsNormQuantizeSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    TransposeQuantizePlan<T> plan(TransposeQuantizeSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    MlaCacheWritePlan<T> plan(MlaCacheWriteSpec spec);
 
     /** {@return a new stream for these kernels, which the caller closes} */
     Stream openStream();

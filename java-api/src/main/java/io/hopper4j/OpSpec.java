@@ -1,13 +1,26 @@
 package io.hopper4j;
 
+import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.RmsNormQuantizeSpec;
+import io.hopper4j.quant.SwigluQuantizeSpec;
+import io.hopper4j.quant.TransposeQuantizeSpec;
 
 /** What an operation is to compute and how large it may be: all that is needed to choose a kernel, and no addresses. */
-public sealed interface OpSpec permits GemmSpec, QuantizeSpec, DequantizeSpec, MlaDecodeSpec, MlaMergeSpec {
+public sealed interface OpSpec
+        permits GemmSpec,
+                QuantizeSpec,
+                DequantizeSpec,
+                MlaDecodeSpec,
+                MlaMergeSpec,
+                SwigluQuantizeSpec,
+                RmsNormQuantizeSpec,
+                TransposeQuantizeSpec,
+                MlaCacheWriteSpec {
     /** {@return the name of the operation in messages and reports, such as {@code gemm}} */
     String operation();
 

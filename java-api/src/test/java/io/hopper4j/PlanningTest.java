@@ -4,10 +4,15 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import io.hopper4j.attention.MlaCacheFormat;
+import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.RmsNormQuantizeSpec;
+import io.hopper4j.quant.SwigluQuantizeSpec;
+import io.hopper4j.quant.TransposeQuantizeSpec;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.stream.Stream;
@@ -39,6 +44,11 @@ final class PlanningTest {
             QuantizeSpec.of(4096, 7168, DType.BF16, Scaling.ACTIVATION_1X128),
             QuantizeSpec.of(7168, 2048, DType.F32, Scaling.WEIGHT_128X128),
             DequantizeSpec.of(128, 2048, Scaling.WEIGHT_128X128, DType.F16),
+            SwigluQuantizeSpec.of(4096, 2048).withWeights(true),
+            SwigluQuantizeSpec.masked(32, 4096, 2048),
+            RmsNormQuantizeSpec.of(4096, 7168),
+            TransposeQuantizeSpec.of(4096, 7168),
+            MlaCacheWriteSpec.of(MlaDecodeSpec.of(128, 64, 32, 8192, 4096).withCacheFormat(MlaCacheFormat.FP8_BLOCKS)),
             MlaDecodeSpec.of(128, 64, 32, 8192, 4096),
             MlaDecodeSpec.of(1, 1, 0, 0, 1).withSQ(4).withSmBudget(20)
         }) {

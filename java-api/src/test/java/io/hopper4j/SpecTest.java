@@ -4,12 +4,16 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
 
 import io.hopper4j.attention.MlaCacheFormat;
+import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaSoftmaxScale;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.RmsNormQuantizeSpec;
 import io.hopper4j.quant.ScaleKind;
+import io.hopper4j.quant.SwigluQuantizeSpec;
+import io.hopper4j.quant.TransposeQuantizeSpec;
 import org.junit.jupiter.api.Test;
 
 /** Specs and descriptions check themselves; modifiers change one thing. */
@@ -52,6 +56,19 @@ final class SpecTest {
         refused(
                 () -> MlaDecodeSpec.of(1, 1024, 1, 1, 1L << 41),
                 "mla_decode: cache [pages,pageSize,576]: got 2199023255552 x 589824, need fewer than 2^60 elements");
+        refused(() -> SwigluQuantizeSpec.of(-1, 8), "swiglu_quantize: maxRows: got -1, need at least 0");
+        refused(() -> SwigluQuantizeSpec.masked(0, 8, 8), "swiglu_quantize: groups: got 0, need at least 1");
+        refused(
+                () -> new SwigluQuantizeSpec(2, 8, 8, false, false, ScaleKind.F32, 0),
+                "swiglu_quantize: groups: got 2, need 1, as the spec is not masked");
+        refused(() -> RmsNormQuantizeSpec.of(1, 0), "rmsnorm_quantize: cols: got 0, need at least 1");
+        refused(
+                () -> RmsNormQuantizeSpec.of(1, 8).withEps(-1),
+                "rmsnorm_quantize: eps: got -1.0, need a finite number above 0");
+        refused(() -> TransposeQuantizeSpec.of(1, 0), "transpose_quantize: cols: got 0, need at least 1");
+        final MlaCacheWriteSpec write = MlaCacheWriteSpec.of(decode);
+        refused(() -> write.withMaxTokens(-1), "mla_cache_write: maxTokens: got -1, need at least 0");
+        refused(() -> write.withEps(Float.NaN), "mla_cache_write: eps: got NaN, need a finite number above 0");
         refused(() -> new DeviceInfo("none", 9, 0, 0, 1, 1, 1, 0), "device: smCount: got 0, need at least 1");
         refused(
                 () -> DeviceInfo.described("B200"),
@@ -88,6 +105,43 @@ final class SpecTest {
         final QuantizeSpec quantize = QuantizeSpec.of(7, 8, DType.F16, Scaling.WEIGHT_128X128);
         assertThat(quantize.withScaleKind(ScaleKind.POWER_OF_TWO).withSmBudget(3))
                 .isEqualTo(new QuantizeSpec(7, 8, DType.F16, Scaling.WEIGHT_128X128, ScaleKind.POWER_OF_TWO, 3));
+        assertThat(SwigluQuantizeSpec.masked(3, 7, 8)
+                        .withWeights(true)
+                        .withScaleKind(ScaleKind.POWER_OF_TWO)
+                        .withSmBudget(5))
+                .isEqualTo(new SwigluQuantizeSpec(3, 7, 8, true, true, ScaleKind.POWER_OF_TWO, 5));
+        assertThat(RmsNormQuantizeSpec.of(7, 8)
+                        .withWeight(DType.F32)
+                        .withResidual(true)
+                        .withNormalized(true)
+                        .withEps(0.5f)
+                        .withScaleKind(ScaleKind.POWER_OF_TWO)
+                        .withSmBudget(5))
+                .isEqualTo(new RmsNormQuantizeSpec(7, 8, DType.F32, true, true, 0.5f, ScaleKind.POWER_OF_TWO, 5));
+        assertThat(TransposeQuantizeSpec.of(7, 8)
+                        .withScaleKind(ScaleKind.POWER_OF_TWO)
+                        .withSmBudget(5))
+                .isEqualTo(new TransposeQuantizeSpec(7, 8, ScaleKind.POWER_OF_TWO, 5));
+        assertThat(MlaCacheWriteSpec.of(
+                                MlaDecodeSpec.of(1, 64, 3, 90, 12).withSQ(2).withCacheFormat(MlaCacheFormat.FP8_TOKEN))
+                        .withMaxTokens(77)
+                        .withTypes(DType.F32, DType.I64)
+                        .withScaleKind(ScaleKind.POWER_OF_TWO)
+                        .withEps(0.5f)
+                        .withSmBudget(5))
+                .isEqualTo(new MlaCacheWriteSpec(
+                        MlaCacheFormat.FP8_TOKEN,
+                        ScaleKind.POWER_OF_TWO,
+                        DType.F32,
+                        DType.I64,
+                        64,
+                        2,
+                        5,
+                        0.5f,
+                        77,
+                        3,
+                        90,
+                        12));
         assertThat(DequantizeSpec.of(7, 8, Scaling.WEIGHT_128X128, DType.F16).withSmBudget(3))
                 .isEqualTo(new DequantizeSpec(7, 8, Scaling.WEIGHT_128X128, DType.F16, 3));
     }

@@ -1,6 +1,7 @@
 package io.hopper4j.cli;
 
 import io.hopper4j.Scaling;
+import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.cli.BenchOperation.CaseList;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -23,6 +24,12 @@ final class BenchOperations {
             new GemmChainBench(),
             new QuantizeBench("quantize_1x128", Scaling.ACTIVATION_1X128),
             new QuantizeBench("quantize_128x128", Scaling.WEIGHT_128X128),
+            new FusedQuantizeBench(FusedQuantizeBench.Kind.SWIGLU),
+            new FusedQuantizeBench(FusedQuantizeBench.Kind.RMSNORM),
+            new FusedQuantizeBench(FusedQuantizeBench.Kind.TRANSPOSE),
+            new MlaCacheWriteBench(MlaCacheFormat.BF16),
+            new MlaCacheWriteBench(MlaCacheFormat.FP8_BLOCKS),
+            new MlaCacheWriteBench(MlaCacheFormat.FP8_TOKEN),
             new MlaDecodeBench(MlaDecodeBench.Part.DECODE),
             new MlaDecodeBench(MlaDecodeBench.Part.SCHEDULE));
 

@@ -56,6 +56,7 @@ final class GoldenChecks {
             checks.add(new Check("gemm", () -> products("dc", out)));
         }
         checks.addAll(AttentionGoldenChecks.all());
+        checks.addAll(FusedGoldenChecks.all());
         return checks;
     }
 

@@ -88,6 +88,13 @@ final class Gpu implements AutoCloseable {
         return copy.matrix();
     }
 
+    /** A copy of a tensor, laid out as it is. */
+    DeviceTensor copy(final DeviceArena arena, final HostTensor source) {
+        final DeviceTensor copy = arena.allocate(source.spec());
+        copy.copyFrom(source, stream);
+        return copy;
+    }
+
     /** A copy of a quantised matrix with at least {@code gap} NaN between the rows of its values. */
     Scaled<DeviceTensor> upload(final DeviceArena arena, final Scaled<HostTensor> source, final long gap) {
         final DeviceTensor scales = arena.allocate(source.scales().spec());

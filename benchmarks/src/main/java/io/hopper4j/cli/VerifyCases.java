@@ -2,12 +2,16 @@ package io.hopper4j.cli;
 
 import io.hopper4j.DType;
 import io.hopper4j.Scaling;
+import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.RmsNormQuantizeSpec;
 import io.hopper4j.quant.ScaleKind;
+import io.hopper4j.quant.SwigluQuantizeSpec;
+import io.hopper4j.quant.TransposeQuantizeSpec;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -44,6 +48,8 @@ final class VerifyCases {
         gemm(cases, random);
         mlaDecode(cases, random);
         mlaMerge(cases, random);
+        fusedQuantize(cases, random);
+        mlaCacheWrite(cases, random);
         return cases;
     }
 
@@ -160,6 +166,50 @@ final class VerifyCases {
                 final int tokens = pick(List.of(1, 2, 4), random);
                 final MlaMergeSpec spec = MlaMergeSpec.of(type, heads, tokens, batch + random.below(3));
                 cases.add(new MlaMergeCase(spec, batch, random.next()));
+            }
+        }
+    }
+
+    /** Edges of rows and columns take turns, and with them options and scale kinds; then random shapes, and groups of counted rows. */
+    private static void fusedQuantize(final List<VerifyCase> cases, final SplitMix64 random) {
+        final List<ScaleKind> kinds = List.of(ScaleKind.values());
+        for (int i = 0; i < ROWS.length + RANDOM_CASES; i++) {
+            final boolean edge = i < ROWS.length;
+            final long rows = edge ? ROWS[i] : random.below(500);
+            final long cols = edge ? COLS[i] : 8 * (1 + random.below(512));
+            final long room = edge ? rows : rows + random.below(100);
+            final long gap = edge ? 0 : gap(random);
+            final ScaleKind kind = kinds.get(i % kinds.size());
+            cases.add(new SwigluQuantizeCase(
+                    SwigluQuantizeSpec.of(rows, cols).withWeights(i % 3 == 1).withScaleKind(kind), gap, random.next()));
+            cases.add(new RmsNormQuantizeCase(
+                    RmsNormQuantizeSpec.of(room, cols)
+                            .withWeight(i % 3 == 0 ? DType.F32 : DType.BF16)
+                            .withResidual(i % 4 >= 2)
+                            .withNormalized(i % 5 >= 2)
+                            .withScaleKind(kind),
+                    rows,
+                    gap,
+                    random.next()));
+            cases.add(new TransposeQuantizeCase(
+                    TransposeQuantizeSpec.of(room, cols).withScaleKind(kind), rows, gap, random.next()));
+        }
+        for (final int groups : new int[] {1, 3, 32, 256}) {
+            cases.add(new SwigluQuantizeCase(
+                    SwigluQuantizeSpec.masked(groups, 1 + random.below(100), 8 * (1 + random.below(100)))
+                            .withWeights(groups != 3),
+                    gap(random),
+                    random.next()));
+        }
+    }
+
+    private static void mlaCacheWrite(final List<VerifyCase> cases, final SplitMix64 random) {
+        for (final MlaCacheFormat format : MlaCacheFormat.values()) {
+            for (final ScaleKind kind : ScaleKind.values()) {
+                final boolean wide = kind == ScaleKind.POWER_OF_TWO;
+                cases.add(MlaCacheWriteCase.of(format, kind, wide, 64, 128, 9, 128, random.next()));
+                cases.add(MlaCacheWriteCase.of(
+                        format, kind, !wide, 1 << random.below(9), 3, 6000, 1 + random.below(4000), random.next()));
             }
         }
     }

@@ -66,7 +66,8 @@ final class BenchPiecesTest {
     @Test
     void quantisationMovesMoreThanTheCachesHold() {
         final List<BenchOperations.Case> cases = BenchOperations.cases("quant", List.of(CaseList.DEEPSEEK_V3));
-        for (final String operation : List.of("quantize_1x128", "quantize_128x128")) {
+        for (final String operation : List.of(
+                "quantize_1x128", "quantize_128x128", "swiglu_quantize", "rmsnorm_quantize", "transpose_quantize")) {
             assertThat(cases).anySatisfy(one -> {
                 assertThat(one.operation().name()).isEqualTo(operation);
                 assertThat(one.operation().work(one.shape()).bytes()).isGreaterThan(256e6);
@@ -106,8 +107,8 @@ final class BenchPiecesTest {
                 .containsExactly("fp8_gemm_nt m=1 n=8 k=512", "quantize_1x128 m=4 k=128");
         assertBad(
                 "nothing m=1",
-                "line 1: operation: got nothing, need one of [fp8_gemm_nt, fp8_gemm_nt_batch_invariant, fp8_gemm_chain, "
-                        + "quantize_1x128, quantize_128x128, mla_decode, mla_schedule]");
+                "line 1: operation: got nothing, need one of "
+                        + BenchOperations.ALL.stream().map(BenchOperation::name).toList());
         assertBad("\nfp8_gemm_nt m=1 n=8", "line 2: fp8_gemm_nt: got no k, need all of [m, n, k]");
         assertBad("fp8_gemm_nt m=0 n=8 k=512", "line 1: m: got 0, need a whole number above 0");
         assertBad("fp8_gemm_nt m=x n=8 k=512", "line 1: m: got x, need a whole number above 0");

@@ -5,9 +5,12 @@ import static org.assertj.core.api.Assertions.assertThat;
 import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
 import io.hopper4j.Kernels;
+import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.quant.ScaleKind;
 import io.hopper4j.reference.BlockScaledProduct;
+import io.hopper4j.reference.LatentCacheWriting;
 import io.hopper4j.reference.PagedLatentAttention;
 import java.lang.foreign.Arena;
 import java.util.List;
@@ -60,6 +63,14 @@ final class VerifyCasesTest {
                         case MlaDecodeCase decode ->
                             kernels.support(decode.spec()).isSupported();
                         case MlaMergeCase merge -> kernels.support(merge.spec()).isSupported();
+                        case SwigluQuantizeCase swiglu ->
+                            kernels.support(swiglu.spec()).isSupported();
+                        case RmsNormQuantizeCase norm ->
+                            kernels.support(norm.spec()).isSupported();
+                        case TransposeQuantizeCase transpose ->
+                            kernels.support(transpose.spec()).isSupported();
+                        case MlaCacheWriteCase write ->
+                            kernels.support(write.spec()).isSupported();
                         default -> false;
                     };
                     assertThat(served).as(c.shape()).isTrue();
@@ -94,6 +105,25 @@ final class VerifyCasesTest {
             final float[] first = x.out().select(0, 0).select(0, 0).select(0, 0).toFloats();
             x.out().select(0, 0).select(0, 0).select(0, 1).setFloats(first);
             assertThat(decode.compare(x, new SplitMix64(6)).withinBounds()).isFalse();
+        }
+    }
+
+    /** The reference's tokens must pass, and one in another's slot must not. */
+    @Test
+    void seesAWrongToken() {
+        for (final MlaCacheFormat format : MlaCacheFormat.values()) {
+            final MlaCacheWriteCase write = MlaCacheWriteCase.of(format, ScaleKind.F32, false, 16, 3, 40, 50, 5);
+            try (Arena arena = Arena.ofConfined()) {
+                final var x = write.operands(arena);
+                LatentCacheWriting.write(write.spec(), x, write.tokens());
+                assertThat(write.compare(x, x.cache()).worst()).isLessThanOrEqualTo(1);
+                final var place = LatentCacheWriting.place(write.spec(), x, 0);
+                final var other = LatentCacheWriting.place(write.spec(), x, 1);
+                HostData.copy(
+                        x.cache().select(0, other.page()).select(0, other.slot()),
+                        x.cache().select(0, place.page()).select(0, place.slot()));
+                assertThat(write.compare(x, x.cache()).worst()).isGreaterThan(1);
+            }
         }
     }
 

@@ -3973,5 +3973,1013 @@ public class hopper4j_h extends hopper4j_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class h4j_swiglu_quantize_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_swiglu_quantize_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_plan(const h4j_device_info *device, const h4j_swiglu_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_swiglu_quantize_plan$descriptor() {
+        return h4j_swiglu_quantize_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_plan(const h4j_device_info *device, const h4j_swiglu_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_swiglu_quantize_plan$handle() {
+        return h4j_swiglu_quantize_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_plan(const h4j_device_info *device, const h4j_swiglu_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_swiglu_quantize_plan$address() {
+        return h4j_swiglu_quantize_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_plan(const h4j_device_info *device, const h4j_swiglu_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_swiglu_quantize_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_swiglu_quantize_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_swiglu_quantize_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_swiglu_quantize_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_swiglu_quantize_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_swiglu_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_swiglu_quantize_bind$descriptor() {
+        return h4j_swiglu_quantize_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_swiglu_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_swiglu_quantize_bind$handle() {
+        return h4j_swiglu_quantize_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_swiglu_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_swiglu_quantize_bind$address() {
+        return h4j_swiglu_quantize_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_swiglu_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_swiglu_quantize_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_swiglu_quantize_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_swiglu_quantize_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_swiglu_quantize_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_swiglu_quantize_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_rebind(h4j_launch *launch, const h4j_swiglu_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_swiglu_quantize_rebind$descriptor() {
+        return h4j_swiglu_quantize_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_rebind(h4j_launch *launch, const h4j_swiglu_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_swiglu_quantize_rebind$handle() {
+        return h4j_swiglu_quantize_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_rebind(h4j_launch *launch, const h4j_swiglu_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_swiglu_quantize_rebind$address() {
+        return h4j_swiglu_quantize_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize_rebind(h4j_launch *launch, const h4j_swiglu_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_swiglu_quantize_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_swiglu_quantize_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_swiglu_quantize_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_swiglu_quantize {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_swiglu_quantize");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize(h4j_stream *stream, const h4j_swiglu_quantize_spec *spec, const h4j_swiglu_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_swiglu_quantize$descriptor() {
+        return h4j_swiglu_quantize.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize(h4j_stream *stream, const h4j_swiglu_quantize_spec *spec, const h4j_swiglu_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_swiglu_quantize$handle() {
+        return h4j_swiglu_quantize.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize(h4j_stream *stream, const h4j_swiglu_quantize_spec *spec, const h4j_swiglu_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_swiglu_quantize$address() {
+        return h4j_swiglu_quantize.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_swiglu_quantize(h4j_stream *stream, const h4j_swiglu_quantize_spec *spec, const h4j_swiglu_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_swiglu_quantize(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_swiglu_quantize.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_swiglu_quantize", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_rmsnorm_quantize_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_rmsnorm_quantize_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_plan(const h4j_device_info *device, const h4j_rmsnorm_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_rmsnorm_quantize_plan$descriptor() {
+        return h4j_rmsnorm_quantize_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_plan(const h4j_device_info *device, const h4j_rmsnorm_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_rmsnorm_quantize_plan$handle() {
+        return h4j_rmsnorm_quantize_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_plan(const h4j_device_info *device, const h4j_rmsnorm_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_rmsnorm_quantize_plan$address() {
+        return h4j_rmsnorm_quantize_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_plan(const h4j_device_info *device, const h4j_rmsnorm_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_rmsnorm_quantize_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_rmsnorm_quantize_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_rmsnorm_quantize_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_rmsnorm_quantize_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_rmsnorm_quantize_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_rmsnorm_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_rmsnorm_quantize_bind$descriptor() {
+        return h4j_rmsnorm_quantize_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_rmsnorm_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_rmsnorm_quantize_bind$handle() {
+        return h4j_rmsnorm_quantize_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_rmsnorm_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_rmsnorm_quantize_bind$address() {
+        return h4j_rmsnorm_quantize_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_rmsnorm_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_rmsnorm_quantize_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_rmsnorm_quantize_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_rmsnorm_quantize_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_rmsnorm_quantize_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_rmsnorm_quantize_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_rebind(h4j_launch *launch, const h4j_rmsnorm_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_rmsnorm_quantize_rebind$descriptor() {
+        return h4j_rmsnorm_quantize_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_rebind(h4j_launch *launch, const h4j_rmsnorm_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_rmsnorm_quantize_rebind$handle() {
+        return h4j_rmsnorm_quantize_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_rebind(h4j_launch *launch, const h4j_rmsnorm_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_rmsnorm_quantize_rebind$address() {
+        return h4j_rmsnorm_quantize_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize_rebind(h4j_launch *launch, const h4j_rmsnorm_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_rmsnorm_quantize_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_rmsnorm_quantize_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_rmsnorm_quantize_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_rmsnorm_quantize {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_rmsnorm_quantize");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize(h4j_stream *stream, const h4j_rmsnorm_quantize_spec *spec, const h4j_rmsnorm_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_rmsnorm_quantize$descriptor() {
+        return h4j_rmsnorm_quantize.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize(h4j_stream *stream, const h4j_rmsnorm_quantize_spec *spec, const h4j_rmsnorm_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_rmsnorm_quantize$handle() {
+        return h4j_rmsnorm_quantize.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize(h4j_stream *stream, const h4j_rmsnorm_quantize_spec *spec, const h4j_rmsnorm_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_rmsnorm_quantize$address() {
+        return h4j_rmsnorm_quantize.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_rmsnorm_quantize(h4j_stream *stream, const h4j_rmsnorm_quantize_spec *spec, const h4j_rmsnorm_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_rmsnorm_quantize(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_rmsnorm_quantize.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_rmsnorm_quantize", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_transpose_quantize_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_transpose_quantize_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_plan(const h4j_device_info *device, const h4j_transpose_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_transpose_quantize_plan$descriptor() {
+        return h4j_transpose_quantize_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_plan(const h4j_device_info *device, const h4j_transpose_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_transpose_quantize_plan$handle() {
+        return h4j_transpose_quantize_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_plan(const h4j_device_info *device, const h4j_transpose_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_transpose_quantize_plan$address() {
+        return h4j_transpose_quantize_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_plan(const h4j_device_info *device, const h4j_transpose_quantize_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_transpose_quantize_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_transpose_quantize_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_transpose_quantize_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_transpose_quantize_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_transpose_quantize_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_transpose_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_transpose_quantize_bind$descriptor() {
+        return h4j_transpose_quantize_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_transpose_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_transpose_quantize_bind$handle() {
+        return h4j_transpose_quantize_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_transpose_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_transpose_quantize_bind$address() {
+        return h4j_transpose_quantize_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_bind(const h4j_plan *plan, h4j_device *device, const h4j_transpose_quantize_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_transpose_quantize_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_transpose_quantize_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_transpose_quantize_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_transpose_quantize_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_transpose_quantize_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_rebind(h4j_launch *launch, const h4j_transpose_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_transpose_quantize_rebind$descriptor() {
+        return h4j_transpose_quantize_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_rebind(h4j_launch *launch, const h4j_transpose_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_transpose_quantize_rebind$handle() {
+        return h4j_transpose_quantize_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_rebind(h4j_launch *launch, const h4j_transpose_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_transpose_quantize_rebind$address() {
+        return h4j_transpose_quantize_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize_rebind(h4j_launch *launch, const h4j_transpose_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_transpose_quantize_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_transpose_quantize_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_transpose_quantize_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_transpose_quantize {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_transpose_quantize");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize(h4j_stream *stream, const h4j_transpose_quantize_spec *spec, const h4j_transpose_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_transpose_quantize$descriptor() {
+        return h4j_transpose_quantize.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize(h4j_stream *stream, const h4j_transpose_quantize_spec *spec, const h4j_transpose_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_transpose_quantize$handle() {
+        return h4j_transpose_quantize.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize(h4j_stream *stream, const h4j_transpose_quantize_spec *spec, const h4j_transpose_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_transpose_quantize$address() {
+        return h4j_transpose_quantize.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_transpose_quantize(h4j_stream *stream, const h4j_transpose_quantize_spec *spec, const h4j_transpose_quantize_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_transpose_quantize(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_transpose_quantize.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_transpose_quantize", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_cache_write_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_cache_write_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_plan(const h4j_device_info *device, const h4j_mla_cache_write_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_cache_write_plan$descriptor() {
+        return h4j_mla_cache_write_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_plan(const h4j_device_info *device, const h4j_mla_cache_write_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_cache_write_plan$handle() {
+        return h4j_mla_cache_write_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_plan(const h4j_device_info *device, const h4j_mla_cache_write_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_cache_write_plan$address() {
+        return h4j_mla_cache_write_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_plan(const h4j_device_info *device, const h4j_mla_cache_write_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_cache_write_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_mla_cache_write_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_cache_write_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_cache_write_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_cache_write_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_cache_write_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_cache_write_bind$descriptor() {
+        return h4j_mla_cache_write_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_cache_write_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_cache_write_bind$handle() {
+        return h4j_mla_cache_write_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_cache_write_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_cache_write_bind$address() {
+        return h4j_mla_cache_write_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_bind(const h4j_plan *plan, h4j_device *device, const h4j_mla_cache_write_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_cache_write_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_mla_cache_write_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_cache_write_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_cache_write_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_cache_write_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_rebind(h4j_launch *launch, const h4j_mla_cache_write_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_cache_write_rebind$descriptor() {
+        return h4j_mla_cache_write_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_rebind(h4j_launch *launch, const h4j_mla_cache_write_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_cache_write_rebind$handle() {
+        return h4j_mla_cache_write_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_rebind(h4j_launch *launch, const h4j_mla_cache_write_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_cache_write_rebind$address() {
+        return h4j_mla_cache_write_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write_rebind(h4j_launch *launch, const h4j_mla_cache_write_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_cache_write_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_mla_cache_write_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_cache_write_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_mla_cache_write {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_mla_cache_write");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write(h4j_stream *stream, const h4j_mla_cache_write_spec *spec, const h4j_mla_cache_write_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_mla_cache_write$descriptor() {
+        return h4j_mla_cache_write.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write(h4j_stream *stream, const h4j_mla_cache_write_spec *spec, const h4j_mla_cache_write_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_mla_cache_write$handle() {
+        return h4j_mla_cache_write.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write(h4j_stream *stream, const h4j_mla_cache_write_spec *spec, const h4j_mla_cache_write_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_mla_cache_write$address() {
+        return h4j_mla_cache_write.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_mla_cache_write(h4j_stream *stream, const h4j_mla_cache_write_spec *spec, const h4j_mla_cache_write_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_mla_cache_write(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_mla_cache_write.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_mla_cache_write", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 }
 

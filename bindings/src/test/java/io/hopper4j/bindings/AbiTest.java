@@ -39,7 +39,15 @@ final class AbiTest {
                 h4j_mla_schedule_args.layout(),
                 h4j_mla_decode_args.layout(),
                 h4j_mla_merge_spec.layout(),
-                h4j_mla_merge_args.layout());
+                h4j_mla_merge_args.layout(),
+                h4j_swiglu_quantize_spec.layout(),
+                h4j_swiglu_quantize_args.layout(),
+                h4j_rmsnorm_quantize_spec.layout(),
+                h4j_rmsnorm_quantize_args.layout(),
+                h4j_transpose_quantize_spec.layout(),
+                h4j_transpose_quantize_args.layout(),
+                h4j_mla_cache_write_spec.layout(),
+                h4j_mla_cache_write_args.layout());
     }
 
     private static NativeLibrary library() {

@@ -28,8 +28,8 @@ import org.jspecify.annotations.Nullable;
  * for (PagedKvCache.Sequence s : batch) {
  *     cache.append(s, 1, stream);        // room for the new token
  * }
- * cache.upload(batch, stream);           // block table and lengths of this batch, in its order
- * // write the new tokens of each layer, then launch or replay schedule and decode with batch.size() requests
+ * cache.upload(batch, stream);           // block table, lengths and positions of the new tokens of this batch, in its order
+ * // write the new tokens of each layer (writeOperands), then launch or replay schedule and decode with batch.size() requests
  * }
  *
  * <p>All work is put into the streams given. Pages that one sequence frees may serve another at once, so the steps that use the cache must be
@@ -60,7 +60,7 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
 
     /** Tensors and the copies that depend on where they are. */
     private record Memory<T extends Tensor>(
-            List<T> layers, T blockTable, T lengths, Upload<T> upload, PageCopy copyPage) {}
+            List<T> layers, T blockTable, T lengths, T positions, Upload<T> upload, PageCopy copyPage) {}
 
     /** Copies the first rows of a host tensor to the same rows of another, in stream order. */
     @FunctionalInterface
@@ -78,11 +78,13 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
     private static final class Staging {
         private final HostTensor blockTable;
         private final HostTensor lengths;
+        private final HostTensor positions;
         private @Nullable Event copied;
 
-        Staging(final HostTensor blockTable, final HostTensor lengths) {
+        Staging(final HostTensor blockTable, final HostTensor lengths, final HostTensor positions) {
             this.blockTable = blockTable;
             this.lengths = lengths;
+            this.positions = positions;
         }
 
         /** Waits until it may be written again, which it mostly may. */
@@ -105,7 +107,10 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
         this.spec = spec;
         this.memory = memory;
         for (int i = 0; i < IN_FLIGHT; i++) {
-            staging[i] = new Staging(host.allocate(spec.maxBatch(), tableWidth(spec)), host.allocate(spec.maxBatch()));
+            staging[i] = new Staging(
+                    host.allocate(spec.maxBatch(), tableWidth(spec)),
+                    host.allocate(spec.maxBatch()),
+                    host.allocate(spec.maxBatch() * spec.sQ()));
         }
         final int pages = Math.toIntExact(spec.pages());
         holders = new int[pages];
@@ -134,6 +139,7 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
                                 .toList(),
                         memory.allocate(DType.I32, spec.maxBatch(), tableWidth(spec)),
                         memory.allocate(DType.I32, spec.maxBatch()),
+                        memory.allocate(DType.I32, spec.maxBatch() * spec.sQ()),
                         (from, to, rows, on) -> to.slice(0, 0, rows).copyFrom(from.slice(0, 0, rows), on),
                         (from, to, on) -> storage.select(1, to).copyFrom(storage.select(1, from), on)),
                 dims -> memory.device().allocatePinned(pinned, DType.I32, dims));
@@ -158,6 +164,7 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
                         caches,
                         HostTensor.allocate(memory, DType.I32, spec.maxBatch(), tableWidth(spec)),
                         HostTensor.allocate(memory, DType.I32, spec.maxBatch()),
+                        HostTensor.allocate(memory, DType.I32, spec.maxBatch() * spec.sQ()),
                         (from, to, rows, on) -> copy(from.slice(0, 0, rows), to.slice(0, 0, rows)),
                         (from, to, on) -> caches.forEach(cache -> copy(cache.select(0, from), cache.select(0, to)))),
                 dims -> HostTensor.allocate(memory, DType.I32, dims));
@@ -205,6 +212,28 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
         return memory.lengths();
     }
 
+    /**
+     * {@return the positions of a decode step's new tokens, I32 {@code [maxBatch * sQ]}, request by request, which {@link #upload} writes: those of the
+     * tokens that were appended to a sequence since it was last uploaded, then -1. Where those are more than {@code sQ}, a prompt's, all are -1: they are
+     * written by a launch with positions of its own}
+     */
+    public T positions() {
+        return memory.positions();
+    }
+
+    /**
+     * {@return the tensors that write a layer's new tokens of a decode step: its cache, the block table and the positions that {@link #upload} wrote}
+     *
+     * @param layer from 0
+     * @param in BF16 {@code [maxBatch * sQ, 576]}, the layer's latent projection of the step's tokens, request by request
+     * @param weight {@code [512]}, of the layer's norm
+     * @param rope {@link RopeTable} of {@code maxLength} positions
+     * @throws IndexOutOfBoundsException if there is no such layer
+     */
+    public MlaCacheWriteOperands<T> writeOperands(final int layer, final T in, final T weight, final T rope) {
+        return new MlaCacheWriteOperands<>(in, weight, rope, positions(), null, blockTable(), cache(layer));
+    }
+
     /** {@return how many pages no sequence holds} */
     public long freePages() {
         return freeCount;
@@ -218,6 +247,9 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
         private int[] pages;
         private int pageCount;
         private int length;
+        /** The length when it was last uploaded. */
+        private int uploaded;
+
         private boolean freed;
 
         private Sequence(final PagedKvCache<?> owner, final int[] pages, final int pageCount, final int length) {
@@ -312,8 +344,10 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
         for (int i = 0; i < sequence.pageCount; i++) {
             holders[sequence.pages[i]]++;
         }
-        return new Sequence(
+        final Sequence copy = new Sequence(
                 this, Arrays.copyOf(sequence.pages, sequence.pages.length), sequence.pageCount, sequence.length);
+        copy.uploaded = sequence.uploaded;
+        return copy;
     }
 
     /**
@@ -353,7 +387,7 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
     }
 
     /**
-     * Writes block table and lengths of a batch, in stream order. Waits on the host only where the device is several batches behind.
+     * Writes block table, lengths and positions of the new tokens of a batch, in stream order. Waits on the host only where the device is several batches behind.
      *
      * @param batch sequences of this cache, request 0 first
      * @param on the stream of the decode
@@ -375,15 +409,23 @@ public final class PagedKvCache<T extends Tensor> implements AutoCloseable {
         from.reclaim();
         final MemorySegment table = from.blockTable.segment();
         final MemorySegment lengths = from.lengths.segment();
+        final MemorySegment positions = from.positions.segment();
         final long width = tableWidth(spec);
         for (int r = 0; r < batch.size(); r++) {
             final Sequence sequence = batch.get(r);
             MemorySegment.copy(
                     sequence.pages, 0, table, ValueLayout.JAVA_INT, r * width * Integer.BYTES, sequence.pageCount);
             lengths.setAtIndex(ValueLayout.JAVA_INT, r, sequence.length);
+            final int appended = sequence.length - sequence.uploaded;
+            for (int i = 0; i < spec.sQ(); i++) {
+                final boolean used = i < appended && appended <= spec.sQ();
+                positions.setAtIndex(ValueLayout.JAVA_INT, (long) r * spec.sQ() + i, used ? sequence.uploaded + i : -1);
+            }
+            sequence.uploaded = sequence.length;
         }
         memory.upload().copy(from.blockTable, memory.blockTable(), batch.size(), on);
         memory.upload().copy(from.lengths, memory.lengths(), batch.size(), on);
+        memory.upload().copy(from.positions, memory.positions(), (long) batch.size() * spec.sQ(), on);
         from.copied = on.record();
         nextStaging = (nextStaging + 1) % IN_FLIGHT;
     }

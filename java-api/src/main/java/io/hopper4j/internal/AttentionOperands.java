@@ -8,6 +8,9 @@ import io.hopper4j.Shape;
 import io.hopper4j.Support.Reason;
 import io.hopper4j.Tensor;
 import io.hopper4j.TensorSpec;
+import io.hopper4j.attention.MlaCacheFormat;
+import io.hopper4j.attention.MlaCacheWriteOperands;
+import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergeSpec;
@@ -70,7 +73,77 @@ public final class AttentionOperands {
         return reasons;
     }
 
+    /** {@return every need of the kernels that a spec does not meet} */
+    public static List<Reason> unmetNeeds(final MlaCacheWriteSpec spec) {
+        final List<Reason> reasons = new ArrayList<>();
+        Operands.need(
+                reasons,
+                spec.weightDType() == DType.BF16 || spec.weightDType() == DType.F32,
+                "mla_cache_write: weight",
+                "dtype " + spec.weightDType(),
+                "BF16 or F32");
+        Operands.need(
+                reasons,
+                spec.positionDType() == DType.I32 || spec.positionDType() == DType.I64,
+                "mla_cache_write: positions",
+                "dtype " + spec.positionDType(),
+                "I32 or I64");
+        Operands.need(
+                reasons,
+                spec.pageSize() <= 1024 && Integer.bitCount(spec.pageSize()) == 1,
+                "mla_cache_write: pageSize",
+                spec.pageSize(),
+                "a power of two up to 1024");
+        Operands.need(
+                reasons, spec.maxLength() <= LONGEST, "mla_cache_write: maxLength", spec.maxLength(), AT_MOST_LONGEST);
+        Operands.need(
+                reasons,
+                spec.pages() <= Integer.MAX_VALUE,
+                "mla_cache_write: pages",
+                spec.pages(),
+                "at most 2147483647");
+        return reasons;
+    }
+
     // ---- operands ----
+
+    /**
+     * Checks the operands of cache writing.
+     *
+     * @throws IllegalArgumentException if a type, shape or stride does not fit
+     */
+    public static void check(final MlaCacheWriteSpec spec, final MlaCacheWriteOperands<?> x) {
+        final String operation = spec.operation();
+        final long tokens = spec.maxTokens();
+        Operands.matrix(operation, "in", x.in().spec(), DType.BF16, tokens, TOKEN_DIM, UNIT);
+        Operands.vector(operation, "weight", x.weight().spec(), true, spec.weightDType(), VALUE_DIM);
+        packed(operation, "rope", x.rope().spec(), DType.F32, spec.maxLength(), TOKEN_DIM - VALUE_DIM);
+        Operands.vector(operation, "positions", x.positions().spec(), true, spec.positionDType(), tokens);
+        Operands.vector(operation, "requests", specOf(x.requests()), x.requests() != null, DType.I32, tokens);
+        table(
+                operation,
+                spec.maxBatch(),
+                spec.maxLength(),
+                spec.pageSize(),
+                x.blockTable().spec());
+        final MlaCacheFormat format = spec.format();
+        final int unit = TMA_BYTES / format.dtype().size();
+        final TensorSpec cache = x.cache().spec();
+        shaped(operation, "cache", cache, format.dtype(), spec.pages(), spec.pageSize(), format.tokenSize());
+        final long token = tokenStride(cache);
+        final long page = pageStride(cache);
+        if (cache.strides().step(2) != 1
+                || token < format.tokenSize()
+                || token % unit != 0
+                || page < spec.pageSize() * token
+                || page % unit != 0) {
+            throw Arguments.bad(
+                    operation + ": cache",
+                    "strides " + cache.strides(),
+                    "[p,t,1] with t at least " + format.tokenSize() + " and p at least " + spec.pageSize()
+                            + " t, multiples of " + unit);
+        }
+    }
 
     /**
      * Checks the operands of a schedule.
@@ -117,7 +190,12 @@ public final class AttentionOperands {
                     "pages at least " + spec.pageSize() * token + " apart, by a multiple of " + unit);
         }
 
-        table(spec, x.blockTable().spec());
+        table(
+                OPERATION,
+                spec.maxBatch(),
+                spec.maxLength(),
+                spec.pageSize(),
+                x.blockTable().spec());
         perRequest(OPERATION, spec, x.lengths().spec(), specOf(x.qTokens()));
         if (x.sink() != null) {
             packed(OPERATION, "sink", x.sink().spec(), DType.F32, spec.heads());
@@ -207,22 +285,25 @@ public final class AttentionOperands {
         }
     }
 
-    private static void table(final MlaDecodeSpec spec, final TensorSpec table) {
-        requireType(OPERATION, "blockTable", table, DType.I32);
+    private static void table(
+            final String operation,
+            final long batch,
+            final long maxLength,
+            final int pageSize,
+            final TensorSpec table) {
+        final long width = Math.ceilDiv(maxLength, pageSize);
+        requireType(operation, "blockTable", table, DType.I32);
         final Shape shape = table.shape();
-        if (shape.rank() != 2 || shape.size(0) != spec.maxBatch() || shape.size(1) < spec.tableWidth()) {
+        if (shape.rank() != 2 || shape.size(0) != batch || shape.size(1) < width) {
             throw Arguments.bad(
-                    "mla_decode: blockTable",
+                    operation + ": blockTable",
                     "shape " + shape,
-                    "[" + spec.maxBatch() + ",w] with w at least " + spec.tableWidth() + " = ceil(" + spec.maxLength()
-                            + "/" + spec.pageSize() + ")");
+                    "[" + batch + ",w] with w at least " + width + " = ceil(" + maxLength + "/" + pageSize + ")");
         }
         final long ld = tableStride(table);
-        if ((shape.size(1) > 1 && table.strides().step(1) != 1) || ld < spec.tableWidth()) {
+        if ((shape.size(1) > 1 && table.strides().step(1) != 1) || ld < width) {
             throw Arguments.bad(
-                    "mla_decode: blockTable",
-                    "strides " + table.strides(),
-                    "[ld,1] with ld at least " + spec.tableWidth());
+                    operation + ": blockTable", "strides " + table.strides(), "[ld,1] with ld at least " + width);
         }
     }
 

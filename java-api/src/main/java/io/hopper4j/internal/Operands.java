@@ -5,10 +5,14 @@ import io.hopper4j.Scaled;
 import io.hopper4j.Scaling;
 import io.hopper4j.Shape;
 import io.hopper4j.Support.Reason;
+import io.hopper4j.Tensor;
 import io.hopper4j.TensorSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.RmsNormQuantizeSpec;
+import io.hopper4j.quant.SwigluQuantizeSpec;
+import io.hopper4j.quant.TransposeQuantizeSpec;
 import java.util.ArrayList;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
@@ -65,6 +69,39 @@ public final class Operands {
         need(reasons, isWide(spec.outDType()), "dequantize: out", "dtype " + spec.outDType(), "F32, F16 or BF16");
         need(reasons, spec.cols() % 8 == 0, "dequantize: cols", spec.cols(), "a multiple of 8");
         need(reasons, isServed(spec.scaling()), "dequantize: scaling", spec.scaling(), "1x128 or 128x128");
+        return reasons;
+    }
+
+    /** {@return every need of the kernels that a spec does not meet} */
+    public static List<Reason> unmetNeeds(final SwigluQuantizeSpec spec) {
+        final List<Reason> reasons = new ArrayList<>();
+        need(reasons, spec.groups() <= 1024, "swiglu_quantize: groups", spec.groups(), "at most 1024");
+        need(reasons, spec.cols() % 8 == 0, "swiglu_quantize: cols", spec.cols(), "a multiple of 8");
+        return reasons;
+    }
+
+    /** {@return every need of the kernels that a spec does not meet} */
+    public static List<Reason> unmetNeeds(final RmsNormQuantizeSpec spec) {
+        final List<Reason> reasons = new ArrayList<>();
+        need(
+                reasons,
+                spec.cols() % 8 == 0 && spec.cols() <= 32_768,
+                "rmsnorm_quantize: cols",
+                spec.cols(),
+                "a multiple of 8 up to 32768");
+        need(
+                reasons,
+                spec.weightDType() == DType.BF16 || spec.weightDType() == DType.F32,
+                "rmsnorm_quantize: weight",
+                "dtype " + spec.weightDType(),
+                "BF16 or F32");
+        return reasons;
+    }
+
+    /** {@return every need of the kernels that a spec does not meet} */
+    public static List<Reason> unmetNeeds(final TransposeQuantizeSpec spec) {
+        final List<Reason> reasons = new ArrayList<>();
+        need(reasons, spec.cols() % 8 == 0, "transpose_quantize: cols", spec.cols(), "a multiple of 8");
         return reasons;
     }
 
@@ -151,6 +188,95 @@ public final class Operands {
     }
 
     /**
+     * Checks the operands of SwiGLU and quantisation.
+     *
+     * @throws IllegalArgumentException if a type, shape or stride does not fit
+     */
+    public static void check(
+            final SwigluQuantizeSpec spec,
+            final TensorSpec in,
+            final @Nullable TensorSpec weights,
+            final @Nullable TensorSpec rowCounts,
+            final Scaled<?> out) {
+        final String operation = spec.operation();
+        matrix(operation, "in", in, DType.BF16, spec.rows(), 2 * spec.cols(), 8);
+        vector(operation, "weights", weights, spec.weighted(), DType.F32, spec.rows());
+        vector(operation, "rowCounts", rowCounts, spec.masked(), DType.I32, spec.groups());
+        quantized(operation, "out", out, spec.rows(), spec.cols(), Scaling.ACTIVATION_1X128);
+    }
+
+    /**
+     * Checks the operands of RMSNorm and quantisation.
+     *
+     * @throws IllegalArgumentException if a type, shape or stride does not fit
+     */
+    public static void check(
+            final RmsNormQuantizeSpec spec,
+            final TensorSpec in,
+            final @Nullable TensorSpec residual,
+            final TensorSpec weight,
+            final Scaled<?> out,
+            final @Nullable TensorSpec normalized) {
+        final String operation = spec.operation();
+        matrix(operation, "in", in, DType.BF16, spec.maxRows(), spec.cols(), 8);
+        optionalRows(spec, "residual", residual, spec.residual());
+        vector(operation, "weight", weight, true, spec.weightDType(), spec.cols());
+        quantized(operation, "out", out, spec.maxRows(), spec.cols(), Scaling.ACTIVATION_1X128);
+        optionalRows(spec, "normalized", normalized, spec.normalized());
+    }
+
+    private static void optionalRows(
+            final RmsNormQuantizeSpec spec, final String name, final @Nullable TensorSpec rows, final boolean wanted) {
+        if (present(spec.operation(), name, rows, wanted) && rows != null) {
+            matrix(spec.operation(), name, rows, DType.BF16, spec.maxRows(), spec.cols(), 8);
+        }
+    }
+
+    /**
+     * Checks the operands of transposition and quantisation.
+     *
+     * @throws IllegalArgumentException if a type, shape or stride does not fit
+     */
+    public static void check(final TransposeQuantizeSpec spec, final TensorSpec in, final Scaled<?> out) {
+        matrix(spec.operation(), "in", in, DType.BF16, spec.maxRows(), spec.cols(), 8);
+        quantized(spec.operation(), "out", out, spec.cols(), spec.maxRows(), Scaling.ACTIVATION_1X128);
+    }
+
+    /** {@return whether there is a tensor, as the spec says there must or must not be} */
+    private static boolean present(
+            final String operation, final String name, final @Nullable TensorSpec tensor, final boolean wanted) {
+        if (wanted != (tensor != null)) {
+            throw Arguments.bad(
+                    operation + ": " + name,
+                    tensor == null ? "null" : tensor,
+                    wanted ? "a tensor, as the spec asks for it" : "null, as the spec does not ask for it");
+        }
+        return wanted;
+    }
+
+    /** A contiguous vector, or none where the spec does not want it. */
+    static void vector(
+            final String operation,
+            final String name,
+            final @Nullable TensorSpec tensor,
+            final boolean wanted,
+            final DType dtype,
+            final long size) {
+        if (!present(operation, name, tensor, wanted) || tensor == null) {
+            return;
+        }
+        if (tensor.dtype() != dtype) {
+            throw Arguments.bad(operation + ": " + name, "dtype " + tensor.dtype(), dtype);
+        }
+        if (!tensor.shape().equals(Shape.of(size))) {
+            throw Arguments.bad(operation + ": " + name, "shape " + tensor.shape(), "[" + size + "]");
+        }
+        if (!tensor.isContiguous()) {
+            throw Arguments.bad(operation + ": " + name, "strides " + tensor.strides(), "a contiguous tensor");
+        }
+    }
+
+    /**
      * Checks a workspace.
      *
      * @throws IllegalArgumentException if it is missing, too small or not of bytes
@@ -182,11 +308,16 @@ public final class Operands {
         }
     }
 
+    /** {@return the layout of a tensor, null where there is none} */
+    public static @Nullable TensorSpec specOf(final @Nullable Tensor tensor) {
+        return tensor == null ? null : tensor.spec();
+    }
+
     // ---- strides ----
 
     /** {@return elements between the rows of a checked matrix; for one row or none, what a packed matrix of whole units would have} */
     public static long rowStride(final TensorSpec matrix, final int unit) {
-        return matrix.shape().size(0) <= 1
+        return matrix.shape().size(0) <= 1 || matrix.shape().size(1) == 0
                 ? Math.ceilDiv(matrix.shape().size(1), unit) * unit
                 : matrix.strides().step(0);
     }
@@ -228,7 +359,7 @@ public final class Operands {
     }
 
     /** Type, shape, packed rows, and rows that start at a multiple of {@code unit} elements. */
-    private static void matrix(
+    static void matrix(
             final String operation,
             final String name,
             final TensorSpec spec,
@@ -245,7 +376,7 @@ public final class Operands {
         }
         final boolean packed = cols <= 1 || spec.strides().step(1) == 1;
         final long ld = spec.strides().step(0);
-        if (!packed || (rows > 1 && (ld < cols || ld % unit != 0))) {
+        if (!packed || (rows > 1 && cols > 0 && (ld < cols || ld % unit != 0))) {
             final String multiple = unit == 1 ? "" : ", a multiple of " + unit;
             throw Arguments.bad(
                     operation + ": " + name, "strides " + spec.strides(), "[ld,1] with ld at least " + cols + multiple);

@@ -11,6 +11,10 @@ import io.hopper4j.Stream;
 import io.hopper4j.Support;
 import io.hopper4j.TensorSpec;
 import io.hopper4j.UnsupportedKernelException;
+import io.hopper4j.attention.MlaCacheWriteLaunch;
+import io.hopper4j.attention.MlaCacheWriteOperands;
+import io.hopper4j.attention.MlaCacheWritePlan;
+import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodeLaunch;
 import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodePlan;
@@ -31,7 +35,16 @@ import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeLaunch;
 import io.hopper4j.quant.QuantizePlan;
 import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.RmsNormQuantizeLaunch;
+import io.hopper4j.quant.RmsNormQuantizePlan;
+import io.hopper4j.quant.RmsNormQuantizeSpec;
 import io.hopper4j.quant.ScaleKind;
+import io.hopper4j.quant.SwigluQuantizeLaunch;
+import io.hopper4j.quant.SwigluQuantizePlan;
+import io.hopper4j.quant.SwigluQuantizeSpec;
+import io.hopper4j.quant.TransposeQuantizeLaunch;
+import io.hopper4j.quant.TransposeQuantizePlan;
+import io.hopper4j.quant.TransposeQuantizeSpec;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
 
@@ -58,6 +71,10 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
             case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
             case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
             case MlaDecodeSpec decode -> AttentionOperands.unmetNeeds(decode);
+            case MlaCacheWriteSpec write -> AttentionOperands.unmetNeeds(write);
+            case TransposeQuantizeSpec transpose -> Operands.unmetNeeds(transpose);
+            case RmsNormQuantizeSpec norm -> Operands.unmetNeeds(norm);
+            case SwigluQuantizeSpec swiglu -> Operands.unmetNeeds(swiglu);
             case MlaMergeSpec merge -> AttentionOperands.unmetNeeds(merge);
         };
         return unmet.isEmpty() ? new Support.Supported(KERNEL, 0, EXPLANATION) : new Support.Unsupported(unmet);
@@ -97,6 +114,30 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
     public MlaMergePlan<HostTensor> plan(final MlaMergeSpec spec) {
         requireSupport(spec);
         return new HostMlaMergePlan(spec, lifetime);
+    }
+
+    @Override
+    public SwigluQuantizePlan<HostTensor> plan(final SwigluQuantizeSpec spec) {
+        requireSupport(spec);
+        return new HostSwigluQuantizePlan(spec, lifetime);
+    }
+
+    @Override
+    public RmsNormQuantizePlan<HostTensor> plan(final RmsNormQuantizeSpec spec) {
+        requireSupport(spec);
+        return new HostRmsNormQuantizePlan(spec, lifetime);
+    }
+
+    @Override
+    public TransposeQuantizePlan<HostTensor> plan(final TransposeQuantizeSpec spec) {
+        requireSupport(spec);
+        return new HostTransposeQuantizePlan(spec, lifetime);
+    }
+
+    @Override
+    public MlaCacheWritePlan<HostTensor> plan(final MlaCacheWriteSpec spec) {
+        requireSupport(spec);
+        return new HostMlaCacheWritePlan(spec, lifetime);
     }
 
     @Override
@@ -243,6 +284,14 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
                 .size(0);
         return new Scaled<>(
                 matrix.values().slice(0, 0, rows), matrix.scales().slice(0, 0, scaleRows), matrix.scaling());
+    }
+
+    private static Scaled<HostTensor> firstCols(final Scaled<HostTensor> matrix, final long cols) {
+        final long scaleCols = ((Scaling.Block) matrix.scaling())
+                .scaleShape(matrix.rows(), cols)
+                .size(1);
+        return new Scaled<>(
+                matrix.values().slice(1, 0, cols), matrix.scales().slice(1, 0, scaleCols), matrix.scaling());
     }
 
     private static @Nullable TensorSpec specOf(final @Nullable HostTensor tensor) {
@@ -470,6 +519,180 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
         public void rebind(
                 final MlaResult<HostTensor> a, final MlaResult<HostTensor> b, final MlaResult<HostTensor> merged) {
             rebindTo(plan.bound(a, b, merged));
+        }
+    }
+
+    // ---- swiglu_quantize ----
+
+    private static final class HostSwigluQuantizePlan extends HostPlan<SwigluQuantizeSpec>
+            implements SwigluQuantizePlan<HostTensor> {
+        HostSwigluQuantizePlan(final SwigluQuantizeSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public SwigluQuantizeLaunch<HostTensor> bind(
+                final HostTensor in,
+                final @Nullable HostTensor weights,
+                final @Nullable HostTensor rowCounts,
+                final Scaled<HostTensor> out) {
+            return new HostSwigluQuantizeLaunch(this, bound(in, weights, rowCounts, out));
+        }
+
+        Bound bound(
+                final HostTensor in,
+                final @Nullable HostTensor weights,
+                final @Nullable HostTensor rowCounts,
+                final Scaled<HostTensor> out) {
+            Operands.check(spec(), in.spec(), specOf(weights), specOf(rowCounts), out);
+            return new Bound(
+                    spec().launchRows(),
+                    used -> FusedQuantization.swigluQuantize(spec(), in, weights, rowCounts, out, used));
+        }
+    }
+
+    private static final class HostSwigluQuantizeLaunch extends HostLaunch implements SwigluQuantizeLaunch<HostTensor> {
+        private final HostSwigluQuantizePlan plan;
+
+        HostSwigluQuantizeLaunch(final HostSwigluQuantizePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final HostTensor in,
+                final @Nullable HostTensor weights,
+                final @Nullable HostTensor rowCounts,
+                final Scaled<HostTensor> out) {
+            rebindTo(plan.bound(in, weights, rowCounts, out));
+        }
+    }
+
+    // ---- rmsnorm_quantize ----
+
+    private static final class HostRmsNormQuantizePlan extends HostPlan<RmsNormQuantizeSpec>
+            implements RmsNormQuantizePlan<HostTensor> {
+        HostRmsNormQuantizePlan(final RmsNormQuantizeSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public RmsNormQuantizeLaunch<HostTensor> bind(
+                final HostTensor in,
+                final @Nullable HostTensor residual,
+                final HostTensor weight,
+                final Scaled<HostTensor> out,
+                final @Nullable HostTensor normalized) {
+            return new HostRmsNormQuantizeLaunch(this, bound(in, residual, weight, out, normalized));
+        }
+
+        Bound bound(
+                final HostTensor in,
+                final @Nullable HostTensor residual,
+                final HostTensor weight,
+                final Scaled<HostTensor> out,
+                final @Nullable HostTensor normalized) {
+            Operands.check(spec(), in.spec(), specOf(residual), weight.spec(), out, specOf(normalized));
+            return new Bound(
+                    spec().maxRows(),
+                    rows -> FusedQuantization.rmsNormQuantize(
+                            spec(),
+                            in.slice(0, 0, rows),
+                            residual == null ? null : residual.slice(0, 0, rows),
+                            weight,
+                            firstRows(out, rows),
+                            normalized == null ? null : normalized.slice(0, 0, rows)));
+        }
+    }
+
+    private static final class HostRmsNormQuantizeLaunch extends HostLaunch
+            implements RmsNormQuantizeLaunch<HostTensor> {
+        private final HostRmsNormQuantizePlan plan;
+
+        HostRmsNormQuantizeLaunch(final HostRmsNormQuantizePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final HostTensor in,
+                final @Nullable HostTensor residual,
+                final HostTensor weight,
+                final Scaled<HostTensor> out,
+                final @Nullable HostTensor normalized) {
+            rebindTo(plan.bound(in, residual, weight, out, normalized));
+        }
+    }
+
+    // ---- transpose_quantize ----
+
+    private static final class HostTransposeQuantizePlan extends HostPlan<TransposeQuantizeSpec>
+            implements TransposeQuantizePlan<HostTensor> {
+        HostTransposeQuantizePlan(final TransposeQuantizeSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public TransposeQuantizeLaunch<HostTensor> bind(final HostTensor in, final Scaled<HostTensor> out) {
+            return new HostTransposeQuantizeLaunch(this, bound(in, out));
+        }
+
+        Bound bound(final HostTensor in, final Scaled<HostTensor> out) {
+            Operands.check(spec(), in.spec(), out);
+            return new Bound(
+                    spec().maxRows(),
+                    rows -> FusedQuantization.transposeQuantize(
+                            in.slice(0, 0, rows), firstCols(out, rows), spec().scaleKind()));
+        }
+    }
+
+    private static final class HostTransposeQuantizeLaunch extends HostLaunch
+            implements TransposeQuantizeLaunch<HostTensor> {
+        private final HostTransposeQuantizePlan plan;
+
+        HostTransposeQuantizeLaunch(final HostTransposeQuantizePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(final HostTensor in, final Scaled<HostTensor> out) {
+            rebindTo(plan.bound(in, out));
+        }
+    }
+
+    // ---- mla_cache_write ----
+
+    private static final class HostMlaCacheWritePlan extends HostPlan<MlaCacheWriteSpec>
+            implements MlaCacheWritePlan<HostTensor> {
+        HostMlaCacheWritePlan(final MlaCacheWriteSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public MlaCacheWriteLaunch<HostTensor> bind(final MlaCacheWriteOperands<HostTensor> operands) {
+            return new HostMlaCacheWriteLaunch(this, bound(operands));
+        }
+
+        Bound bound(final MlaCacheWriteOperands<HostTensor> operands) {
+            AttentionOperands.check(spec(), operands);
+            return new Bound(spec().maxTokens(), tokens -> LatentCacheWriting.write(spec(), operands, tokens));
+        }
+    }
+
+    private static final class HostMlaCacheWriteLaunch extends HostLaunch implements MlaCacheWriteLaunch<HostTensor> {
+        private final HostMlaCacheWritePlan plan;
+
+        HostMlaCacheWriteLaunch(final HostMlaCacheWritePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(final MlaCacheWriteOperands<HostTensor> operands) {
+            rebindTo(plan.bound(operands));
         }
     }
 }

@@ -41,4 +41,18 @@ final class CudaContractTest {
             super(new CudaBackend());
         }
     }
+
+    @Nested
+    final class FusedQuantize extends FusedQuantizeContractTest<DeviceTensor> {
+        FusedQuantize() {
+            super(new CudaBackend());
+        }
+    }
+
+    @Nested
+    final class MlaCacheWrite extends MlaCacheWriteContractTest<DeviceTensor> {
+        MlaCacheWrite() {
+            super(new CudaBackend());
+        }
+    }
 }

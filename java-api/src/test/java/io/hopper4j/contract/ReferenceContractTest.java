@@ -39,4 +39,18 @@ final class ReferenceContractTest {
             super(new ReferenceBackend());
         }
     }
+
+    @Nested
+    final class FusedQuantize extends FusedQuantizeContractTest<HostTensor> {
+        FusedQuantize() {
+            super(new ReferenceBackend());
+        }
+    }
+
+    @Nested
+    final class MlaCacheWrite extends MlaCacheWriteContractTest<HostTensor> {
+        MlaCacheWrite() {
+            super(new ReferenceBackend());
+        }
+    }
 }

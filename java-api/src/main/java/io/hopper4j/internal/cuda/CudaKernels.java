@@ -12,6 +12,8 @@ import io.hopper4j.Stream;
 import io.hopper4j.Support;
 import io.hopper4j.Support.Reason;
 import io.hopper4j.UnsupportedKernelException;
+import io.hopper4j.attention.MlaCacheWritePlan;
+import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodePlan;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergePlan;
@@ -29,7 +31,13 @@ import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeLaunch;
 import io.hopper4j.quant.QuantizePlan;
 import io.hopper4j.quant.QuantizeSpec;
+import io.hopper4j.quant.RmsNormQuantizePlan;
+import io.hopper4j.quant.RmsNormQuantizeSpec;
 import io.hopper4j.quant.ScaleKind;
+import io.hopper4j.quant.SwigluQuantizePlan;
+import io.hopper4j.quant.SwigluQuantizeSpec;
+import io.hopper4j.quant.TransposeQuantizePlan;
+import io.hopper4j.quant.TransposeQuantizeSpec;
 import java.lang.foreign.MemorySegment;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
@@ -80,6 +88,10 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
             case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
             case MlaDecodeSpec decode -> AttentionOperands.unmetNeeds(decode);
+            case MlaCacheWriteSpec write -> AttentionOperands.unmetNeeds(write);
+            case TransposeQuantizeSpec transpose -> Operands.unmetNeeds(transpose);
+            case RmsNormQuantizeSpec norm -> Operands.unmetNeeds(norm);
+            case SwigluQuantizeSpec swiglu -> Operands.unmetNeeds(swiglu);
             case MlaMergeSpec merge -> AttentionOperands.unmetNeeds(merge);
         };
     }
@@ -91,6 +103,10 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case QuantizeSpec quantize -> CudaQuantize.plan(device, quantize, call);
             case DequantizeSpec dequantize -> CudaDequantize.plan(device, dequantize, call);
             case MlaDecodeSpec decode -> CudaMlaDecode.plan(device, decode, call);
+            case MlaCacheWriteSpec write -> CudaMlaCacheWrite.plan(device, write, call);
+            case TransposeQuantizeSpec transpose -> CudaTransposeQuantize.plan(device, transpose, call);
+            case RmsNormQuantizeSpec norm -> CudaRmsNormQuantize.plan(device, norm, call);
+            case SwigluQuantizeSpec swiglu -> CudaSwigluQuantize.plan(device, swiglu, call);
             case MlaMergeSpec merge -> CudaMlaMerge.plan(device, merge, call);
         };
     }
@@ -154,6 +170,26 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     @Override
     public MlaMergePlan<DeviceTensor> plan(final MlaMergeSpec spec) {
         return plan(spec, CudaMlaMerge.Planned::new);
+    }
+
+    @Override
+    public SwigluQuantizePlan<DeviceTensor> plan(final SwigluQuantizeSpec spec) {
+        return plan(spec, CudaSwigluQuantize.Planned::new);
+    }
+
+    @Override
+    public RmsNormQuantizePlan<DeviceTensor> plan(final RmsNormQuantizeSpec spec) {
+        return plan(spec, CudaRmsNormQuantize.Planned::new);
+    }
+
+    @Override
+    public TransposeQuantizePlan<DeviceTensor> plan(final TransposeQuantizeSpec spec) {
+        return plan(spec, CudaTransposeQuantize.Planned::new);
+    }
+
+    @Override
+    public MlaCacheWritePlan<DeviceTensor> plan(final MlaCacheWriteSpec spec) {
+        return plan(spec, CudaMlaCacheWrite.Planned::new);
     }
 
     @Override
