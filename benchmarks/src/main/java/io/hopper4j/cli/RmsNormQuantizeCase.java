@@ -95,7 +95,9 @@ record RmsNormQuantizeCase(RmsNormQuantizeSpec spec, long rows, long gap, long s
                         if (spec.normalized()) {
                             final float[] y = gotNormalized.select(0, r).toFloats();
                             for (int c = 0; c < y.length; c++) {
-                                worst = Math.max(worst, Math.abs(y[c] - exact[c]) / (BF16_BOUND * Math.abs(exact[c])));
+                                // An exact 0, where residual and input cancel, must be 0.
+                                final double bound = Math.max(BF16_BOUND * Math.abs(exact[c]), Double.MIN_NORMAL);
+                                worst = Math.max(worst, Math.abs(y[c] - exact[c]) / bound);
                             }
                         }
                     }

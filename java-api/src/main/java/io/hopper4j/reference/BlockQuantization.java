@@ -72,7 +72,7 @@ public final class BlockQuantization {
             out.values().slice(0, first, first + rows).setFloats(quotient); // converts to E4M3
             final long firstBlock = first / block.rows();
             out.scales()
-                    .slice(0, firstBlock, firstBlock + scales.length / blockCols)
+                    .slice(0, firstBlock, firstBlock + Math.ceilDiv(rows, block.rows()))
                     .setFloats(scales);
         }
     }
