@@ -42,6 +42,7 @@ typedef int32_t h4j_status;
 #define H4J_NO_DRIVER 6            /* no driver, one older than the library needs, or no device */
 #define H4J_NOT_READY 7            /* an answer, not a failure: the work has not finished yet */
 #define H4J_INTERNAL 8             /* out of host memory, or a defect of the library */
+#define H4J_PEER_TIMEOUT 9         /* a rank of an expert group did not answer before the deadline: error->argument "rank", error->got its number */
 
 /* Element types. The codes are part of the ABI. */
 typedef int32_t h4j_dtype;
@@ -197,6 +198,8 @@ typedef struct h4j_plan_info {
   int64_t schedule_bytes;  /* mla_decode: device memory of the schedule, 256-byte aligned; 0 for other operations */
   char kernel[96];         /* instance name, stable: "gemm_dense_256x128x4" */
   char explanation[512];   /* why this instance, in words and figures */
+  int64_t handle_bytes;    /* moe_dispatch, moe_combine: device memory of the handle, 256-byte aligned; 0 for other operations */
+  int64_t rows;            /* moe_dispatch: rows of `out` that are enough in every case */
 } h4j_plan_info;
 
 H4J_API h4j_status h4j_plan_describe(const h4j_plan* plan, h4j_plan_info* info, h4j_error* error);
@@ -557,6 +560,145 @@ H4J_API h4j_status h4j_mla_cache_write_bind(const h4j_plan* plan, h4j_device* de
 H4J_API h4j_status h4j_mla_cache_write_rebind(h4j_launch* launch, const h4j_mla_cache_write_args* args, h4j_error* error);
 H4J_API h4j_status h4j_mla_cache_write(h4j_stream* stream, const h4j_mla_cache_write_spec* spec, const h4j_mla_cache_write_args* args,
                                        h4j_error* error);
+
+/* ---- Expert groups ------------------------------------------------------------------------------------------------------------------------ */
+
+/* A rank of an expert-parallel group inside one host. All ranks give the same spec but for `rank`. Rank r holds experts r * per .. of
+ * per = ceil(experts / ranks). The group owns a window of device memory that its peers write and read: peer access inside a process, CUDA IPC between
+ * processes. Opening: h4j_group_open and h4j_group_export in each rank, an exchange of the blobs by the caller, h4j_group_connect in each rank.
+ * Every wait of a kernel on a peer ends at the deadline: the kernel then names what it waited for and exits, the group is poisoned, and its launches and
+ * h4j_group_check answer H4J_PEER_TIMEOUT from then on. Such a group is closed and, without the lost rank, opened anew; the context stays usable.
+ * A channel has its own buffers and order: calls of one channel are made in the same order by every rank, each on one stream at a time; calls of several
+ * channels may overlap. */
+typedef struct h4j_group_spec {
+  uint32_t struct_size;
+  int32_t rank;           /* 0..ranks - 1 */
+  int32_t ranks;          /* 1..64 */
+  int32_t experts;        /* 1..1024 over all ranks */
+  int32_t top_k;          /* 1..32 */
+  int32_t hidden;         /* a multiple of 8, 8..16384 */
+  int32_t max_tokens;     /* of a rank in a throughput call; 0: no throughput calls */
+  int32_t latency_tokens; /* of a rank in a latency call, 0..512; 0: no latency calls */
+  int32_t channels;       /* 1..4 */
+  int32_t sm_budget;      /* CTAs of a kernel of the group, each of which may fill an SM; 0: 24, or 128 for latency calls and the expert layout */
+  h4j_dtype row_dtype;    /* of dispatched rows: H4J_F8_E4M3 with F32 scales of 1x128 blocks, or H4J_BF16 */
+  int32_t scale_kind;     /* of rows that dispatch casts: H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
+  int64_t deadline_us;    /* of one wait; 0: 10 s */
+} h4j_group_spec;
+
+#define H4J_GROUP_BLOB_BYTES 512
+
+/* Memory of the window that callers read and write. Row counts are those of the worst case, ranks * max_tokens. */
+typedef struct h4j_group_buffers_info {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t rows;   /* [ranks * max_tokens, hidden] of row_dtype: dispatched rows, by source rank, then by token */
+  int64_t rows_ld; /* elements */
+  uint64_t scales; /* F32, element (row, block) at block * scales_ld + row; 0 for BF16 rows */
+  int64_t scales_ld;
+  uint64_t experts;    /* I32 [rows, top_k]: the rank's own number of each expert, -1 for experts of other ranks */
+  uint64_t weights;    /* F32 [rows, top_k] */
+  uint64_t partials;   /* BF16 [ranks * max_tokens, hidden]: rows for combine, in the order of the dispatched rows */
+  int64_t partials_ld; /* elements */
+} h4j_group_buffers_info;
+
+typedef struct h4j_group h4j_group;
+/* Allocates the window and loads and runs every kernel once, so that nothing is loaded while a rank waits. */
+H4J_API h4j_status h4j_group_open(h4j_device* device, const h4j_group_spec* spec, h4j_group** group, h4j_error* error);
+/* H4J_GROUP_BLOB_BYTES that say to peers where the window is. No secret, but only for peers of the same host. */
+H4J_API h4j_status h4j_group_export(const h4j_group* group, uint8_t* blob, int64_t bytes, h4j_error* error);
+/* The blobs of all ranks in order. Names a spec field in which a peer differs, and refuses ranks that cannot share a device. Call once. */
+H4J_API h4j_status h4j_group_connect(h4j_group* group, const uint8_t* blobs, int64_t bytes, h4j_error* error);
+H4J_API h4j_status h4j_group_buffers(const h4j_group* group, int32_t channel, h4j_group_buffers_info* buffers, h4j_error* error);
+/* Bit r: rank r takes part in launches from now on. All living ranks give the same mask. */
+H4J_API h4j_status h4j_group_set_active(h4j_group* group, uint64_t ranks, h4j_error* error);
+/* H4J_OK, or H4J_PEER_TIMEOUT with the rank, channel and phase that a kernel waited for in vain. */
+H4J_API h4j_status h4j_group_check(const h4j_group* group, h4j_error* error);
+/* Waits for the device and frees the window. Peers must not touch it any more: their launches have ended, in time or by the deadline. */
+H4J_API h4j_status h4j_group_close(h4j_group* group, h4j_error* error);
+
+#define H4J_MODE_THROUGHPUT 0
+#define H4J_MODE_LATENCY 1
+#define H4J_LAYOUT_RANK 0   /* one row for each token that came, by source rank, then by token */
+#define H4J_LAYOUT_EXPERT 1 /* one row for each token and local expert, by expert, then by source rank, then by token */
+#define H4J_WHOLE 0
+#define H4J_START 1  /* sends and does not wait for what peers send */
+#define H4J_FINISH 2 /* waits for it; from the same plan arguments, on the same channel, before its next start */
+
+/* -- moe_dispatch: rows to the ranks that hold their experts --
+ * A plan is for every rank of the group: `rank` of its group spec does not matter.
+ * A token crosses to a rank once, whatever number of its experts are there. An expert number -1 selects nothing; a number given twice counts twice, in
+ * latency calls, where an expert has a slot for each token, once.
+ * Throughput, rank layout: rows land in the group's buffers. Throughput, expert layout: rows are then placed in `out`, each expert's rows beginning at a
+ * multiple of `alignment`, rows between one expert's end and the next one's beginning left as they are.
+ * Latency: `out` is [local experts, ranks * latency_tokens, hidden], for a masked grouped GEMM. */
+typedef struct h4j_moe_dispatch_spec {
+  uint32_t struct_size;
+  int32_t mode;
+  int32_t layout;     /* latency: H4J_LAYOUT_EXPERT */
+  int32_t half;       /* H4J_WHOLE, H4J_START, H4J_FINISH */
+  h4j_dtype in_dtype; /* H4J_BF16 (cast inside where row_dtype is FP8), or row_dtype */
+  int32_t alignment;  /* rows, 1..256, a power of two; throughput, expert layout */
+  int32_t channel;
+  int32_t reuse; /* 1: routing as in the handle; experts and weights are not sent again. Throughput, rank layout */
+} h4j_moe_dispatch_spec;
+
+typedef struct h4j_moe_dispatch_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t x;          /* [tokens, hidden] of in_dtype, 16-byte aligned */
+  int64_t x_ld;        /* a multiple of 16 bytes, >= hidden */
+  uint64_t x_scales;   /* F32, element (row, block) at block * x_scales_ld + row; 0 unless in_dtype is FP8 */
+  int64_t x_scales_ld; /* >= tokens */
+  uint64_t experts;    /* I32 [tokens, top_k], 16-byte aligned */
+  uint64_t weights;    /* F32 [tokens, top_k], 16-byte aligned */
+  uint64_t handle;     /* handle_bytes of the plan, 256-byte aligned: written, or read with `reuse`; combine reads it */
+  uint64_t received;   /* I32 [ranks + 1]: rows from each rank, then all of them; 0: not wanted. Latency: tokens of each rank */
+  uint64_t out;        /* expert layout: rows of row_dtype, 16-byte aligned */
+  int64_t out_ld;      /* a multiple of 16 bytes, >= hidden */
+  int64_t out_rows;    /* throughput: rows there are at `out`; h4j_plan_info.rows is always enough */
+  uint64_t out_scales; /* F32; throughput: element (row, block) at block * out_scales_ld + row; latency: (expert, slot, block) at
+                           (expert * blocks + block) * out_scales_ld + slot */
+  int64_t out_scales_ld;
+  uint64_t expert_rows; /* I32 [local experts, 2]: first row and end of each expert's rows; latency I32 [local experts]: rows in use */
+} h4j_moe_dispatch_args;
+
+H4J_API h4j_status h4j_moe_dispatch_plan(const h4j_device_info* device, const h4j_group_spec* group, const h4j_moe_dispatch_spec* spec,
+                                         h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_moe_dispatch_bind(const h4j_plan* plan, h4j_group* group, const h4j_moe_dispatch_args* args, h4j_launch** launch,
+                                         h4j_error* error);
+H4J_API h4j_status h4j_moe_dispatch_rebind(h4j_launch* launch, const h4j_moe_dispatch_args* args, h4j_error* error);
+
+/* -- moe_combine: the way back --
+ * out[t] = sum over ranks, in rank order, of the rank's partial row of token t (+ residual[t]), summed in F32, rounded to BF16.
+ * Rank layout: partial rows stand in the group's `partials`. Expert layout: a rank's partial row is the sum over k of weights[t][k] * x[row of (t, k)] in
+ * F32, rounded to BF16; in throughput calls a rank's own part is not rounded and is the first in the sum. */
+typedef struct h4j_moe_combine_spec {
+  uint32_t struct_size;
+  int32_t mode;
+  int32_t layout;
+  int32_t half;
+  int32_t residual; /* 1: residual rows are added */
+  int32_t channel;
+} h4j_moe_combine_spec;
+
+typedef struct h4j_moe_combine_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t handle;   /* as dispatch left it */
+  uint64_t x;        /* expert layout: BF16 rows in the layout of dispatch's `out`, 16-byte aligned */
+  int64_t x_ld;      /* a multiple of 8, >= hidden */
+  uint64_t residual; /* BF16 [tokens, hidden], 16-byte aligned; 0 without */
+  int64_t residual_ld;
+  uint64_t out; /* BF16 [tokens, hidden], 16-byte aligned */
+  int64_t out_ld;
+} h4j_moe_combine_args;
+
+H4J_API h4j_status h4j_moe_combine_plan(const h4j_device_info* device, const h4j_group_spec* group, const h4j_moe_combine_spec* spec, h4j_plan** plan,
+                                        h4j_error* error);
+H4J_API h4j_status h4j_moe_combine_bind(const h4j_plan* plan, h4j_group* group, const h4j_moe_combine_args* args, h4j_launch** launch,
+                                        h4j_error* error);
+H4J_API h4j_status h4j_moe_combine_rebind(h4j_launch* launch, const h4j_moe_combine_args* args, h4j_error* error);
 
 #ifdef __cplusplus
 }

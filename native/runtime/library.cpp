@@ -30,6 +30,12 @@ int64_t h4j_struct_size(const char* struct_name) {
   H4J_SIZE(h4j_transpose_quantize_args)
   H4J_SIZE(h4j_mla_cache_write_spec)
   H4J_SIZE(h4j_mla_cache_write_args)
+  H4J_SIZE(h4j_group_spec)
+  H4J_SIZE(h4j_group_buffers_info)
+  H4J_SIZE(h4j_moe_dispatch_spec)
+  H4J_SIZE(h4j_moe_dispatch_args)
+  H4J_SIZE(h4j_moe_combine_spec)
+  H4J_SIZE(h4j_moe_combine_args)
 #undef H4J_SIZE
   return 0;
 }

@@ -169,7 +169,7 @@ h4j_status h4j_launch_run(const h4j_launch* launch, h4j_stream* stream, int64_t 
               format("0..%lld, or -1 for all", static_cast<long long>(bound.max_rows)));
     }
     const int64_t used = rows == -1 ? bound.max_rows : rows;
-    if (used == 0) return;
+    if (used == 0 && !bound.runs_empty) return;
     const ScopedContext current(target.context);
     bound.run(target.stream, used);
   });

@@ -34,6 +34,7 @@ struct h4j_launch {
   int ordinal;
   CUcontext primary;  // of the device that it was bound on
   int64_t max_rows = 0;
+  bool runs_empty = false;  // also without rows: other ranks wait for this one
 };
 
 namespace h4j {

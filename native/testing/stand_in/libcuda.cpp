@@ -304,6 +304,52 @@ EXPORTED CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream) {
   allocated.erase(found);
   return CUDA_SUCCESS;
 }
+EXPORTED CUresult cuMemAlloc(CUdeviceptr* address, size_t bytes) {
+  const Lock lock(mutex);
+  MAY_FAIL();
+  if (current.empty()) return misuse(CUDA_ERROR_INVALID_CONTEXT);
+  void* memory = bytes > kMemory - used ? nullptr : map_memory(bytes);
+  if (memory == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  *address = reinterpret_cast<CUdeviceptr>(memory);
+  allocated[*address] = bytes;
+  used += bytes;
+  return CUDA_SUCCESS;
+}
+EXPORTED CUresult cuMemFree(CUdeviceptr address) {
+  const Lock lock(mutex);
+  MAY_FAIL();
+  const auto found = allocated.find(address);
+  if (found == allocated.end()) return misuse(CUDA_ERROR_INVALID_VALUE);
+  munmap(reinterpret_cast<void*>(address), found->second);
+  used -= found->second;
+  allocated.erase(found);
+  return CUDA_SUCCESS;
+}
+EXPORTED CUresult cuMemsetD8(CUdeviceptr address, unsigned char value, size_t bytes) {
+  const Lock lock(mutex);
+  MAY_FAIL();
+  std::memset(reinterpret_cast<void*>(address), value, bytes);
+  return CUDA_SUCCESS;
+}
+EXPORTED CUresult cuDeviceCanAccessPeer(int* reachable, CUdevice, CUdevice) {
+  *reachable = 1;
+  return CUDA_SUCCESS;
+}
+EXPORTED CUresult cuCtxEnablePeerAccess(CUcontext, unsigned) { return CUDA_SUCCESS; }
+EXPORTED CUresult cuCtxSynchronize() {
+  const Lock lock(mutex);
+  MAY_FAIL();
+  return current.empty() ? misuse(CUDA_ERROR_INVALID_CONTEXT) : CUDA_SUCCESS;
+}
+EXPORTED CUresult cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr address) {
+  const Lock lock(mutex);
+  MAY_FAIL();
+  if (allocated.count(address) == 0) return misuse(CUDA_ERROR_INVALID_VALUE);
+  std::memcpy(handle, &address, sizeof address);
+  return CUDA_SUCCESS;
+}
+EXPORTED CUresult cuIpcOpenMemHandle(CUdeviceptr*, CUipcMemHandle, unsigned) { return CUDA_ERROR_NOT_SUPPORTED; }
+EXPORTED CUresult cuIpcCloseMemHandle(CUdeviceptr) { return CUDA_ERROR_INVALID_VALUE; }
 EXPORTED CUresult cuMemHostAlloc(void** address, size_t bytes, unsigned) {
   const Lock lock(mutex);
   MAY_FAIL();

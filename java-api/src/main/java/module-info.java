@@ -6,6 +6,7 @@ module io.hopper4j {
     exports io.hopper4j;
     exports io.hopper4j.attention;
     exports io.hopper4j.gemm;
+    exports io.hopper4j.moe;
     exports io.hopper4j.quant;
     exports io.hopper4j.reference;
     exports io.hopper4j.safetensors;

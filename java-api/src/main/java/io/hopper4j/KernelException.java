@@ -8,6 +8,7 @@ public abstract sealed class KernelException extends RuntimeException
         permits DeviceException,
                 OutOfDeviceMemoryException,
                 OutOfPagesException,
+                PeerTimeoutException,
                 UnsupportedKernelException,
                 NativeLibraryException {
     private static final long serialVersionUID = 1L;

@@ -11,6 +11,9 @@ import io.hopper4j.attention.MlaResult;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.internal.cuda.CudaKernels;
+import io.hopper4j.moe.ExpertGroup;
+import io.hopper4j.moe.ExpertGroupSpec;
+import io.hopper4j.moe.Rendezvous;
 import io.hopper4j.quant.DequantizePlan;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizePlan;
@@ -148,6 +151,19 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
      */
     MlaCacheWritePlan<T> plan(MlaCacheWriteSpec spec);
+
+    /**
+     * Opens this rank of an expert group: waits until every rank is there, compares what they agree on and connects their memory.
+     *
+     * @param spec what the ranks agree on
+     * @param rendezvous this rank's end of where they meet
+     * @return the group, which the caller closes
+     * @throws IllegalArgumentException if a peer's spec differs; the message names the field
+     * @throws UnsupportedKernelException if no kernel serves the spec, or the ranks cannot share their devices
+     * @throws PeerTimeoutException if a rank is not there before the spec's deadline
+     * @throws OutOfDeviceMemoryException if the memory that peers write does not fit
+     */
+    ExpertGroup<T> openGroup(ExpertGroupSpec spec, Rendezvous rendezvous);
 
     /** {@return a new stream for these kernels, which the caller closes} */
     Stream openStream();

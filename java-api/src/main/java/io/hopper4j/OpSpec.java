@@ -4,6 +4,8 @@ import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.moe.CombineSpec;
+import io.hopper4j.moe.DispatchSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
 import io.hopper4j.quant.RmsNormQuantizeSpec;
@@ -20,7 +22,9 @@ public sealed interface OpSpec
                 SwigluQuantizeSpec,
                 RmsNormQuantizeSpec,
                 TransposeQuantizeSpec,
-                MlaCacheWriteSpec {
+                MlaCacheWriteSpec,
+                DispatchSpec,
+                CombineSpec {
     /** {@return the name of the operation in messages and reports, such as {@code gemm}} */
     String operation();
 

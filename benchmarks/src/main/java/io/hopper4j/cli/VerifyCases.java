@@ -6,6 +6,9 @@ import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.moe.DispatchSpec;
+import io.hopper4j.moe.ExpertGroupSpec;
+import io.hopper4j.moe.MoeLayout;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
 import io.hopper4j.quant.RmsNormQuantizeSpec;
@@ -31,6 +34,8 @@ final class VerifyCases {
     /** The batch that ThunderMLA was shown with: one request far longer than the others. */
     private static final List<Integer> UNEVEN_LENGTHS = List.of(4641, 45118, 1730, 1696);
 
+    private static final int[] EXPERT_HIDDEN = {7168, 136, 2048, 520};
+
     private static final int RANDOM_CASES = 12;
 
     private VerifyCases() {}
@@ -39,8 +44,9 @@ final class VerifyCases {
      * {@return all cases}
      *
      * @param seed of the random shapes and of all operands
+     * @param gpus devices that ranks of expert groups are dealt out to
      */
-    static List<VerifyCase> all(final long seed) {
+    static List<VerifyCase> all(final long seed, final int gpus) {
         final SplitMix64 random = new SplitMix64(seed);
         final List<VerifyCase> cases = new ArrayList<>();
         quantize(cases, random);
@@ -50,7 +56,33 @@ final class VerifyCases {
         mlaMerge(cases, random);
         fusedQuantize(cases, random);
         mlaCacheWrite(cases, random);
+        expertGroups(cases, gpus, random);
         return cases;
+    }
+
+    /** Each number of ranks meets each kind of call and of rows; several ranks share a device. */
+    private static void expertGroups(final List<VerifyCase> cases, final int gpus, final SplitMix64 random) {
+        int turn = 0;
+        for (final int ranks : new int[] {1, 2, 4}) {
+            for (final DType rows : List.of(DType.F8_E4M3, DType.BF16)) {
+                for (final boolean cast : new boolean[] {false, true}) {
+                    if (cast && rows == DType.BF16) {
+                        continue;
+                    }
+                    final int hidden = EXPERT_HIDDEN[turn++ % EXPERT_HIDDEN.length];
+                    final ExpertGroupSpec group = ExpertGroupSpec.of(
+                                    ranks, 3 * ranks + (int) random.below(40), 1 + (int) random.below(9), hidden, 130)
+                            .withLatencyTokens(1 + (int) random.below(24))
+                            .withRows(rows)
+                            .withSmBudget(16);
+                    final DType in = cast ? DType.BF16 : rows;
+                    cases.add(new ExpertGroupCase(DispatchSpec.of(group, in), gpus, random.next()));
+                    cases.add(new ExpertGroupCase(
+                            DispatchSpec.of(group, in).withLayout(MoeLayout.EXPERT), gpus, random.next()));
+                    cases.add(new ExpertGroupCase(DispatchSpec.latency(group, in), gpus, random.next()));
+                }
+            }
+        }
     }
 
     /** Each type, block and scale kind meets each edge of rows and of columns; together they meet in all pairs of rows and columns. */

@@ -24,6 +24,7 @@ import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.Spec;
 
 /** Checks the kernels on a GPU against the reference, and the reference against the golden files. */
@@ -65,6 +66,14 @@ final class VerifyCommand implements Callable<Integer> {
     @Option(names = "--require-gpu", description = "fail where there is no Hopper GPU")
     private boolean requireGpu;
 
+    @Option(
+            names = "--gpus",
+            paramLabel = "N",
+            defaultValue = "1",
+            description =
+                    "deal ranks of expert groups out to N GPUs (default: ${DEFAULT-VALUE}, which all ranks share)")
+    private int gpus;
+
     private static final Path DEVICE_NODE = Path.of("/dev/nvidia0");
 
     /** One row to be made, on the GPU or without one. */
@@ -83,10 +92,15 @@ final class VerifyCommand implements Callable<Integer> {
         final Map<String, String> about = about(search, chosenSeed);
         about.forEach((name, value) -> out.println(
                 name + ": " + value + (name.equals("seed") ? " (--seed " + value + " repeats this run)" : "")));
+        final int present = search.device().isPresent() ? Device.all().size() : gpus;
+        if (gpus < 1 || gpus > present) {
+            throw new ParameterException(
+                    command.commandLine(), "verify: --gpus: got " + gpus + ", need 1.." + Math.max(1, present));
+        }
         final Report report = new Report(out, err);
         try (Closer gpu = Closer.of(search.device())) {
             if (weights == null) {
-                runAll(report, gpu.gpu(), search.reason(), chosenSeed);
+                runAll(report, gpu.gpu(), search.reason(), chosenSeed, gpus);
             } else {
                 try (SafeTensors file = SafeTensors.open(weights)) {
                     runWeights(report, new WeightsCheck(file, chosenSeed), gpu.gpu(), search.reason());
@@ -104,12 +118,13 @@ final class VerifyCommand implements Callable<Integer> {
         return report.count(Row.Verdict.FAIL) == 0 ? 0 : 1;
     }
 
-    private static void runAll(final Report report, final Optional<Gpu> gpu, final String reason, final long seed) {
+    private static void runAll(
+            final Report report, final Optional<Gpu> gpu, final String reason, final long seed, final int gpus) {
         final List<Task> tasks = new ArrayList<>();
         for (final GoldenChecks.Check check : GoldenChecks.all()) {
             tasks.add(new Task(check.operation(), "golden", check.row()));
         }
-        final List<VerifyCase> cases = VerifyCases.all(seed);
+        final List<VerifyCase> cases = VerifyCases.all(seed, gpus);
         gpu.ifPresent(present ->
                 cases.forEach(c -> tasks.add(new Task(c.operation(), c.shape(), () -> c.run(present)))));
         run(report, tasks);

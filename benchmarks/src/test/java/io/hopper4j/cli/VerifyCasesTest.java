@@ -21,7 +21,7 @@ import java.util.stream.LongStream;
 import org.junit.jupiter.api.Test;
 
 final class VerifyCasesTest {
-    private final List<VerifyCase> cases = VerifyCases.all(3);
+    private final List<VerifyCase> cases = VerifyCases.all(3, 1);
 
     private Set<List<Long>> gemm(final Function<GemmCase, List<Long>> what) {
         return cases.stream()
@@ -49,11 +49,11 @@ final class VerifyCasesTest {
 
     @Test
     void areThoseOfTheirSeedAndAllServed() {
-        assertThat(VerifyCases.all(3)).isEqualTo(cases);
-        assertThat(VerifyCases.all(4)).isNotEqualTo(cases);
+        assertThat(VerifyCases.all(3, 1)).isEqualTo(cases);
+        assertThat(VerifyCases.all(4, 1)).isNotEqualTo(cases);
         try (Kernels<HostTensor> kernels = Kernels.reference()) {
             for (int seed = 0; seed < 50; seed++) {
-                for (final VerifyCase c : VerifyCases.all(seed)) {
+                for (final VerifyCase c : VerifyCases.all(seed, 1)) {
                     final boolean served = switch (c) {
                         case GemmCase gemm -> kernels.support(gemm.spec()).isSupported();
                         case QuantizeCase quantize ->
@@ -71,6 +71,8 @@ final class VerifyCasesTest {
                             kernels.support(transpose.spec()).isSupported();
                         case MlaCacheWriteCase write ->
                             kernels.support(write.spec()).isSupported();
+                        case ExpertGroupCase groups ->
+                            kernels.support(groups.call()).isSupported();
                         default -> false;
                     };
                     assertThat(served).as(c.shape()).isTrue();

@@ -23,6 +23,8 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t schedule_bytes;
  *     char kernel[96];
  *     char explanation[512];
+ *     int64_t handle_bytes;
+ *     int64_t rows;
  * }
  * }
  */
@@ -40,7 +42,9 @@ public class h4j_plan_info {
         hopper4j_h.C_LONG.withName("workspace_bytes"),
         hopper4j_h.C_LONG.withName("schedule_bytes"),
         MemoryLayout.sequenceLayout(96, hopper4j_h.C_CHAR).withName("kernel"),
-        MemoryLayout.sequenceLayout(512, hopper4j_h.C_CHAR).withName("explanation")
+        MemoryLayout.sequenceLayout(512, hopper4j_h.C_CHAR).withName("explanation"),
+        hopper4j_h.C_LONG.withName("handle_bytes"),
+        hopper4j_h.C_LONG.withName("rows")
     ).withName("h4j_plan_info");
 
     /**
@@ -466,6 +470,94 @@ public class h4j_plan_info {
      */
     public static void explanation(MemorySegment struct, long index0, byte fieldValue) {
         explanation$ELEM_HANDLE.set(struct, explanation$OFFSET, index0, fieldValue);
+    }
+
+    private static final OfLong handle_bytes$LAYOUT = (OfLong)$LAYOUT.select(groupElement("handle_bytes"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t handle_bytes
+     * }
+     */
+    public static final OfLong handle_bytes$layout() {
+        return handle_bytes$LAYOUT;
+    }
+
+    private static final long handle_bytes$OFFSET = $LAYOUT.byteOffset(groupElement("handle_bytes"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t handle_bytes
+     * }
+     */
+    public static final long handle_bytes$offset() {
+        return handle_bytes$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t handle_bytes
+     * }
+     */
+    public static long handle_bytes(MemorySegment struct) {
+        return struct.get(handle_bytes$LAYOUT, handle_bytes$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t handle_bytes
+     * }
+     */
+    public static void handle_bytes(MemorySegment struct, long fieldValue) {
+        struct.set(handle_bytes$LAYOUT, handle_bytes$OFFSET, fieldValue);
+    }
+
+    private static final OfLong rows$LAYOUT = (OfLong)$LAYOUT.select(groupElement("rows"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t rows
+     * }
+     */
+    public static final OfLong rows$layout() {
+        return rows$LAYOUT;
+    }
+
+    private static final long rows$OFFSET = $LAYOUT.byteOffset(groupElement("rows"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t rows
+     * }
+     */
+    public static final long rows$offset() {
+        return rows$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t rows
+     * }
+     */
+    public static long rows(MemorySegment struct) {
+        return struct.get(rows$LAYOUT, rows$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t rows
+     * }
+     */
+    public static void rows(MemorySegment struct, long fieldValue) {
+        struct.set(rows$LAYOUT, rows$OFFSET, fieldValue);
     }
 
     /**

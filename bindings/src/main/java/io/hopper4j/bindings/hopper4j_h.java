@@ -113,6 +113,15 @@ public class hopper4j_h extends hopper4j_h$shared {
     public static int H4J_INTERNAL() {
         return H4J_INTERNAL;
     }
+    private static final int H4J_PEER_TIMEOUT = (int)9L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_PEER_TIMEOUT 9
+     * }
+     */
+    public static int H4J_PEER_TIMEOUT() {
+        return H4J_PEER_TIMEOUT;
+    }
     private static final int H4J_F32 = (int)1L;
     /**
      * {@snippet lang=c :
@@ -238,6 +247,78 @@ public class hopper4j_h extends hopper4j_h$shared {
      */
     public static int H4J_MLA_CACHE_FP8_TOKEN() {
         return H4J_MLA_CACHE_FP8_TOKEN;
+    }
+    private static final int H4J_GROUP_BLOB_BYTES = (int)512L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_GROUP_BLOB_BYTES 512
+     * }
+     */
+    public static int H4J_GROUP_BLOB_BYTES() {
+        return H4J_GROUP_BLOB_BYTES;
+    }
+    private static final int H4J_MODE_THROUGHPUT = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_MODE_THROUGHPUT 0
+     * }
+     */
+    public static int H4J_MODE_THROUGHPUT() {
+        return H4J_MODE_THROUGHPUT;
+    }
+    private static final int H4J_MODE_LATENCY = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_MODE_LATENCY 1
+     * }
+     */
+    public static int H4J_MODE_LATENCY() {
+        return H4J_MODE_LATENCY;
+    }
+    private static final int H4J_LAYOUT_RANK = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_LAYOUT_RANK 0
+     * }
+     */
+    public static int H4J_LAYOUT_RANK() {
+        return H4J_LAYOUT_RANK;
+    }
+    private static final int H4J_LAYOUT_EXPERT = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_LAYOUT_EXPERT 1
+     * }
+     */
+    public static int H4J_LAYOUT_EXPERT() {
+        return H4J_LAYOUT_EXPERT;
+    }
+    private static final int H4J_WHOLE = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_WHOLE 0
+     * }
+     */
+    public static int H4J_WHOLE() {
+        return H4J_WHOLE;
+    }
+    private static final int H4J_START = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_START 1
+     * }
+     */
+    public static int H4J_START() {
+        return H4J_START;
+    }
+    private static final int H4J_FINISH = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_FINISH 2
+     * }
+     */
+    public static int H4J_FINISH() {
+        return H4J_FINISH;
     }
 
     private static class h4j_abi_version {
@@ -4975,6 +5056,822 @@ public class hopper4j_h extends hopper4j_h$shared {
                 traceDowncall("h4j_mla_cache_write", stream, spec, args, error);
             }
             return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_group_open {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_group_open");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_open(h4j_device *device, const h4j_group_spec *spec, h4j_group **group, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_group_open$descriptor() {
+        return h4j_group_open.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_open(h4j_device *device, const h4j_group_spec *spec, h4j_group **group, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_group_open$handle() {
+        return h4j_group_open.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_open(h4j_device *device, const h4j_group_spec *spec, h4j_group **group, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_group_open$address() {
+        return h4j_group_open.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_group_open(h4j_device *device, const h4j_group_spec *spec, h4j_group **group, h4j_error *error)
+     * }
+     */
+    public static int h4j_group_open(MemorySegment device, MemorySegment spec, MemorySegment group, MemorySegment error) {
+        var mh$ = h4j_group_open.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_group_open", device, spec, group, error);
+            }
+            return (int)mh$.invokeExact(device, spec, group, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_group_export {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_LONG,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_group_export");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_export(const h4j_group *group, uint8_t *blob, int64_t bytes, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_group_export$descriptor() {
+        return h4j_group_export.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_export(const h4j_group *group, uint8_t *blob, int64_t bytes, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_group_export$handle() {
+        return h4j_group_export.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_export(const h4j_group *group, uint8_t *blob, int64_t bytes, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_group_export$address() {
+        return h4j_group_export.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_group_export(const h4j_group *group, uint8_t *blob, int64_t bytes, h4j_error *error)
+     * }
+     */
+    public static int h4j_group_export(MemorySegment group, MemorySegment blob, long bytes, MemorySegment error) {
+        var mh$ = h4j_group_export.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_group_export", group, blob, bytes, error);
+            }
+            return (int)mh$.invokeExact(group, blob, bytes, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_group_connect {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_LONG,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_group_connect");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_connect(h4j_group *group, const uint8_t *blobs, int64_t bytes, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_group_connect$descriptor() {
+        return h4j_group_connect.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_connect(h4j_group *group, const uint8_t *blobs, int64_t bytes, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_group_connect$handle() {
+        return h4j_group_connect.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_connect(h4j_group *group, const uint8_t *blobs, int64_t bytes, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_group_connect$address() {
+        return h4j_group_connect.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_group_connect(h4j_group *group, const uint8_t *blobs, int64_t bytes, h4j_error *error)
+     * }
+     */
+    public static int h4j_group_connect(MemorySegment group, MemorySegment blobs, long bytes, MemorySegment error) {
+        var mh$ = h4j_group_connect.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_group_connect", group, blobs, bytes, error);
+            }
+            return (int)mh$.invokeExact(group, blobs, bytes, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_group_buffers {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_group_buffers");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_buffers(const h4j_group *group, int32_t channel, h4j_group_buffers_info *buffers, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_group_buffers$descriptor() {
+        return h4j_group_buffers.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_buffers(const h4j_group *group, int32_t channel, h4j_group_buffers_info *buffers, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_group_buffers$handle() {
+        return h4j_group_buffers.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_buffers(const h4j_group *group, int32_t channel, h4j_group_buffers_info *buffers, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_group_buffers$address() {
+        return h4j_group_buffers.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_group_buffers(const h4j_group *group, int32_t channel, h4j_group_buffers_info *buffers, h4j_error *error)
+     * }
+     */
+    public static int h4j_group_buffers(MemorySegment group, int channel, MemorySegment buffers, MemorySegment error) {
+        var mh$ = h4j_group_buffers.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_group_buffers", group, channel, buffers, error);
+            }
+            return (int)mh$.invokeExact(group, channel, buffers, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_group_set_active {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_LONG,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_group_set_active");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_set_active(h4j_group *group, uint64_t ranks, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_group_set_active$descriptor() {
+        return h4j_group_set_active.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_set_active(h4j_group *group, uint64_t ranks, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_group_set_active$handle() {
+        return h4j_group_set_active.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_set_active(h4j_group *group, uint64_t ranks, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_group_set_active$address() {
+        return h4j_group_set_active.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_group_set_active(h4j_group *group, uint64_t ranks, h4j_error *error)
+     * }
+     */
+    public static int h4j_group_set_active(MemorySegment group, long ranks, MemorySegment error) {
+        var mh$ = h4j_group_set_active.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_group_set_active", group, ranks, error);
+            }
+            return (int)mh$.invokeExact(group, ranks, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_group_check {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_group_check");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_check(const h4j_group *group, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_group_check$descriptor() {
+        return h4j_group_check.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_check(const h4j_group *group, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_group_check$handle() {
+        return h4j_group_check.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_check(const h4j_group *group, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_group_check$address() {
+        return h4j_group_check.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_group_check(const h4j_group *group, h4j_error *error)
+     * }
+     */
+    public static int h4j_group_check(MemorySegment group, MemorySegment error) {
+        var mh$ = h4j_group_check.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_group_check", group, error);
+            }
+            return (int)mh$.invokeExact(group, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_group_close {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_group_close");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_close(h4j_group *group, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_group_close$descriptor() {
+        return h4j_group_close.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_close(h4j_group *group, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_group_close$handle() {
+        return h4j_group_close.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_group_close(h4j_group *group, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_group_close$address() {
+        return h4j_group_close.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_group_close(h4j_group *group, h4j_error *error)
+     * }
+     */
+    public static int h4j_group_close(MemorySegment group, MemorySegment error) {
+        var mh$ = h4j_group_close.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_group_close", group, error);
+            }
+            return (int)mh$.invokeExact(group, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_dispatch_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_dispatch_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_plan(const h4j_device_info *device, const h4j_group_spec *group, const h4j_moe_dispatch_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_dispatch_plan$descriptor() {
+        return h4j_moe_dispatch_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_plan(const h4j_device_info *device, const h4j_group_spec *group, const h4j_moe_dispatch_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_dispatch_plan$handle() {
+        return h4j_moe_dispatch_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_plan(const h4j_device_info *device, const h4j_group_spec *group, const h4j_moe_dispatch_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_dispatch_plan$address() {
+        return h4j_moe_dispatch_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_plan(const h4j_device_info *device, const h4j_group_spec *group, const h4j_moe_dispatch_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_dispatch_plan(MemorySegment device, MemorySegment group, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_moe_dispatch_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_dispatch_plan", device, group, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, group, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_dispatch_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_dispatch_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_bind(const h4j_plan *plan, h4j_group *group, const h4j_moe_dispatch_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_dispatch_bind$descriptor() {
+        return h4j_moe_dispatch_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_bind(const h4j_plan *plan, h4j_group *group, const h4j_moe_dispatch_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_dispatch_bind$handle() {
+        return h4j_moe_dispatch_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_bind(const h4j_plan *plan, h4j_group *group, const h4j_moe_dispatch_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_dispatch_bind$address() {
+        return h4j_moe_dispatch_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_bind(const h4j_plan *plan, h4j_group *group, const h4j_moe_dispatch_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_dispatch_bind(MemorySegment plan, MemorySegment group, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_moe_dispatch_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_dispatch_bind", plan, group, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, group, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_dispatch_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_dispatch_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_rebind(h4j_launch *launch, const h4j_moe_dispatch_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_dispatch_rebind$descriptor() {
+        return h4j_moe_dispatch_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_rebind(h4j_launch *launch, const h4j_moe_dispatch_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_dispatch_rebind$handle() {
+        return h4j_moe_dispatch_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_rebind(h4j_launch *launch, const h4j_moe_dispatch_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_dispatch_rebind$address() {
+        return h4j_moe_dispatch_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_dispatch_rebind(h4j_launch *launch, const h4j_moe_dispatch_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_dispatch_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_moe_dispatch_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_dispatch_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_combine_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_combine_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_plan(const h4j_device_info *device, const h4j_group_spec *group, const h4j_moe_combine_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_combine_plan$descriptor() {
+        return h4j_moe_combine_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_plan(const h4j_device_info *device, const h4j_group_spec *group, const h4j_moe_combine_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_combine_plan$handle() {
+        return h4j_moe_combine_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_plan(const h4j_device_info *device, const h4j_group_spec *group, const h4j_moe_combine_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_combine_plan$address() {
+        return h4j_moe_combine_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_plan(const h4j_device_info *device, const h4j_group_spec *group, const h4j_moe_combine_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_combine_plan(MemorySegment device, MemorySegment group, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_moe_combine_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_combine_plan", device, group, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, group, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_combine_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_combine_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_bind(const h4j_plan *plan, h4j_group *group, const h4j_moe_combine_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_combine_bind$descriptor() {
+        return h4j_moe_combine_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_bind(const h4j_plan *plan, h4j_group *group, const h4j_moe_combine_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_combine_bind$handle() {
+        return h4j_moe_combine_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_bind(const h4j_plan *plan, h4j_group *group, const h4j_moe_combine_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_combine_bind$address() {
+        return h4j_moe_combine_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_bind(const h4j_plan *plan, h4j_group *group, const h4j_moe_combine_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_combine_bind(MemorySegment plan, MemorySegment group, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_moe_combine_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_combine_bind", plan, group, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, group, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_combine_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_combine_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_rebind(h4j_launch *launch, const h4j_moe_combine_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_combine_rebind$descriptor() {
+        return h4j_moe_combine_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_rebind(h4j_launch *launch, const h4j_moe_combine_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_combine_rebind$handle() {
+        return h4j_moe_combine_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_rebind(h4j_launch *launch, const h4j_moe_combine_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_combine_rebind$address() {
+        return h4j_moe_combine_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_combine_rebind(h4j_launch *launch, const h4j_moe_combine_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_combine_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_moe_combine_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_combine_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

@@ -29,6 +29,11 @@ import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.internal.AttentionOperands;
 import io.hopper4j.internal.Operands;
+import io.hopper4j.moe.CombineSpec;
+import io.hopper4j.moe.DispatchSpec;
+import io.hopper4j.moe.ExpertGroup;
+import io.hopper4j.moe.ExpertGroupSpec;
+import io.hopper4j.moe.Rendezvous;
 import io.hopper4j.quant.DequantizeLaunch;
 import io.hopper4j.quant.DequantizePlan;
 import io.hopper4j.quant.DequantizeSpec;
@@ -76,6 +81,8 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
             case RmsNormQuantizeSpec norm -> Operands.unmetNeeds(norm);
             case SwigluQuantizeSpec swiglu -> Operands.unmetNeeds(swiglu);
             case MlaMergeSpec merge -> AttentionOperands.unmetNeeds(merge);
+            case DispatchSpec dispatch -> List.of();
+            case CombineSpec combine -> List.of();
         };
         return unmet.isEmpty() ? new Support.Supported(KERNEL, 0, EXPLANATION) : new Support.Unsupported(unmet);
     }
@@ -138,6 +145,12 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
     public MlaCacheWritePlan<HostTensor> plan(final MlaCacheWriteSpec spec) {
         requireSupport(spec);
         return new HostMlaCacheWritePlan(spec, lifetime);
+    }
+
+    @Override
+    public ExpertGroup<HostTensor> openGroup(final ExpertGroupSpec spec, final Rendezvous rendezvous) {
+        lifetime.requireOpen();
+        return new ReferenceExpertGroup(spec, rendezvous, lifetime);
     }
 
     @Override

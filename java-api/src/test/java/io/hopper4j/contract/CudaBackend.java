@@ -17,7 +17,12 @@ final class CudaBackend extends Backend<DeviceTensor> {
     private final DeviceArena arena;
 
     CudaBackend() {
-        final Device device = Device.all().getFirst();
+        this(0);
+    }
+
+    /** On the device that a rank takes where ranks are dealt out to all devices. */
+    CudaBackend(final int rank) {
+        final Device device = Device.all().get(rank % Device.all().size());
         kernels = Kernels.cuda(device);
         stream = kernels.openStream();
         arena = device.openArena(stream);

@@ -1,6 +1,7 @@
 package io.hopper4j.contract;
 
 import io.hopper4j.DeviceTensor;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Nested;
 import org.junit.jupiter.api.Tag;
 
@@ -53,6 +54,19 @@ final class CudaContractTest {
     final class MlaCacheWrite extends MlaCacheWriteContractTest<DeviceTensor> {
         MlaCacheWrite() {
             super(new CudaBackend());
+        }
+    }
+
+    @Nested
+    final class ExpertGroups extends ExpertGroupContractTest<DeviceTensor> {
+        @Override
+        Backend<DeviceTensor> open(final int rank) {
+            return new CudaBackend(rank);
+        }
+
+        @Override
+        IntStream rankCounts() {
+            return IntStream.of(1, 2, 8);
         }
     }
 }

@@ -1,6 +1,7 @@
 package io.hopper4j.contract;
 
 import io.hopper4j.HostTensor;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Nested;
 
 /** The contract, kept by the plain Java reference. */
@@ -51,6 +52,19 @@ final class ReferenceContractTest {
     final class MlaCacheWrite extends MlaCacheWriteContractTest<HostTensor> {
         MlaCacheWrite() {
             super(new ReferenceBackend());
+        }
+    }
+
+    @Nested
+    final class ExpertGroups extends ExpertGroupContractTest<HostTensor> {
+        @Override
+        Backend<HostTensor> open(final int rank) {
+            return new ReferenceBackend();
+        }
+
+        @Override
+        IntStream rankCounts() {
+            return IntStream.of(1, 2, 8, 64, 320);
         }
     }
 }

@@ -2,6 +2,7 @@ package io.hopper4j.internal.cuda;
 
 import io.hopper4j.DeviceException;
 import io.hopper4j.OutOfDeviceMemoryException;
+import io.hopper4j.PeerTimeoutException;
 import io.hopper4j.Support.Reason;
 import io.hopper4j.UnsupportedKernelException;
 import io.hopper4j.bindings.h4j_error;
@@ -89,6 +90,10 @@ final class Call implements AutoCloseable {
         if (status == hopper4j_h.H4J_OUT_OF_DEVICE_MEMORY()) {
             return new OutOfDeviceMemoryException(
                     h4j_error.requested_bytes(error), h4j_error.free_bytes(error), message);
+        }
+        if (status == hopper4j_h.H4J_PEER_TIMEOUT()) {
+            return new PeerTimeoutException(
+                    Integer.parseInt(h4j_error.got(error).getString(0)), message);
         }
         return new DeviceException(operation(), h4j_error.cuda_code(error), h4j_error.sticky(error) != 0, message);
     }

@@ -25,6 +25,11 @@ import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.internal.AttentionOperands;
 import io.hopper4j.internal.NativeLoader;
 import io.hopper4j.internal.Operands;
+import io.hopper4j.moe.CombineSpec;
+import io.hopper4j.moe.DispatchSpec;
+import io.hopper4j.moe.ExpertGroup;
+import io.hopper4j.moe.ExpertGroupSpec;
+import io.hopper4j.moe.Rendezvous;
 import io.hopper4j.quant.DequantizeLaunch;
 import io.hopper4j.quant.DequantizePlan;
 import io.hopper4j.quant.DequantizeSpec;
@@ -93,6 +98,8 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case RmsNormQuantizeSpec norm -> Operands.unmetNeeds(norm);
             case SwigluQuantizeSpec swiglu -> Operands.unmetNeeds(swiglu);
             case MlaMergeSpec merge -> AttentionOperands.unmetNeeds(merge);
+            case DispatchSpec dispatch -> List.of();
+            case CombineSpec combine -> List.of();
         };
     }
 
@@ -108,6 +115,8 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case RmsNormQuantizeSpec norm -> CudaRmsNormQuantize.plan(device, norm, call);
             case SwigluQuantizeSpec swiglu -> CudaSwigluQuantize.plan(device, swiglu, call);
             case MlaMergeSpec merge -> CudaMlaMerge.plan(device, merge, call);
+            case DispatchSpec dispatch -> CudaExpertGroup.plan(device, dispatch, call);
+            case CombineSpec combine -> CudaExpertGroup.plan(device, combine, call);
         };
     }
 
@@ -118,11 +127,11 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
 
     /** Makes the plan object once the native plan is there. */
     @FunctionalInterface
-    private interface Maker<S, P> {
+    interface Maker<S, P> {
         P make(CudaKernels kernels, S spec, MemorySegment handle, Lifetime.Lease lease);
     }
 
-    private <S extends OpSpec, P> P plan(final S spec, final Maker<S, P> maker) {
+    <S extends OpSpec, P> P plan(final S spec, final Maker<S, P> maker) {
         final Lifetime.Lease lease = lifetime.lease(spec.operation() + " plan");
         try (Call call = new Call()) {
             final List<Reason> unmet = unmetNeeds(spec);
@@ -190,6 +199,11 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     @Override
     public MlaCacheWritePlan<DeviceTensor> plan(final MlaCacheWriteSpec spec) {
         return plan(spec, CudaMlaCacheWrite.Planned::new);
+    }
+
+    @Override
+    public ExpertGroup<DeviceTensor> openGroup(final ExpertGroupSpec spec, final Rendezvous rendezvous) {
+        return CudaExpertGroup.open(this, lifetime.lease("expert group"), spec, rendezvous);
     }
 
     @Override

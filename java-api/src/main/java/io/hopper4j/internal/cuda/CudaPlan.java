@@ -33,7 +33,8 @@ abstract class CudaPlan implements Plan {
     }
 
     /** What the library says of a plan. */
-    record Choice(String kernel, long workspaceBytes, long scheduleBytes, String explanation) {}
+    record Choice(
+            String kernel, long workspaceBytes, long scheduleBytes, long handleBytes, long rows, String explanation) {}
 
     static Choice describe(final MemorySegment plan) {
         try (Call call = new Call()) {
@@ -44,6 +45,8 @@ abstract class CudaPlan implements Plan {
                     h4j_plan_info.kernel(info).getString(0),
                     h4j_plan_info.workspace_bytes(info),
                     h4j_plan_info.schedule_bytes(info),
+                    h4j_plan_info.handle_bytes(info),
+                    h4j_plan_info.rows(info),
                     h4j_plan_info.explanation(info).getString(0));
         }
     }
@@ -74,6 +77,11 @@ abstract class CudaPlan implements Plan {
     /** {@return memory of the schedule in bytes; 0 for operations without one} */
     public long scheduleBytes() {
         return choice.scheduleBytes();
+    }
+
+    /** {@return memory of the handle in bytes; 0 for operations without one} */
+    public long handleBytes() {
+        return choice.handleBytes();
     }
 
     @Override

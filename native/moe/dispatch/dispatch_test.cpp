@@ -1,0 +1,98 @@
+#include "moe/group/group.h"
+#include "moe/testing.h"
+
+namespace h4j {
+namespace {
+
+using testing::Error;
+
+h4j_moe_dispatch_spec throughput() {
+  h4j_moe_dispatch_spec spec{};
+  spec.struct_size = sizeof spec;
+  spec.in_dtype = H4J_F8_E4M3;
+  spec.alignment = 128;
+  return spec;
+}
+
+std::string refusal(const h4j_group_spec& group, const h4j_moe_dispatch_spec& spec) {
+  const h4j_device_info device = testing::h100();
+  h4j_plan* plan = nullptr;
+  Error error;
+  EXPECT_NE(H4J_OK, h4j_moe_dispatch_plan(&device, &group, &spec, &plan, &error));
+  EXPECT_EQ(nullptr, plan);
+  return error.message;
+}
+
+TEST(MoeDispatchPlan, NamesTheArgumentItRefuses) {
+  const h4j_group_spec group = testing::group_of(2);
+  h4j_moe_dispatch_spec spec = throughput();
+  spec.alignment = 48;
+  spec.layout = H4J_LAYOUT_EXPERT;
+  EXPECT_EQ("moe_dispatch: alignment: got 48, need a power of two, 1..256", refusal(group, spec));
+  spec = throughput();
+  spec.mode = H4J_MODE_LATENCY;
+  EXPECT_EQ("moe_dispatch: mode: got latency, need a group with latency_tokens > 0", refusal(group, spec));
+  spec = throughput();
+  spec.in_dtype = H4J_F32;
+  EXPECT_EQ("moe_dispatch: in_dtype: got F32 (code 1), need BF16", refusal(group, spec));
+  spec = throughput();
+  spec.channel = 1;
+  EXPECT_EQ("moe_dispatch: channel: got 1, need 0..0", refusal(group, spec));
+  h4j_group_spec other = group;
+  other.hidden = 100;
+  EXPECT_EQ("moe_dispatch: hidden: got 100, need a multiple of 8", refusal(other, throughput()));
+  other = group;
+  other.ranks = 64;
+  other.max_tokens = 100000;
+  EXPECT_NE(std::string::npos, refusal(other, throughput()).find("moe_dispatch: max_tokens: got 100000 for 64 ranks"));
+}
+
+TEST(MoeDispatchPlan, PlansOnADescribedDevice) {
+  const h4j_device_info device = testing::h100();
+  h4j_group_spec group = testing::group_of(2);
+  h4j_moe_dispatch_spec spec = throughput();
+  h4j_plan* plan = nullptr;
+  H4J_ASSERT_OK(h4j_moe_dispatch_plan(&device, &group, &spec, &plan, &error));
+  h4j_plan_info info{};
+  info.struct_size = sizeof info;
+  H4J_ASSERT_OK(h4j_plan_describe(plan, &info, &error));
+  EXPECT_STREQ("moe_dispatch_rank", info.kernel);
+  EXPECT_EQ(24, info.grid);
+  EXPECT_EQ(2 * 4096, info.rows);
+  EXPECT_EQ(0, info.handle_bytes % 256);
+  H4J_ASSERT_OK(h4j_plan_close(plan, &error));
+}
+
+// The window's parts lie one behind the other, each aligned, for every shape.
+TEST(MoeWindow, PartsDoNotOverlap) {
+  for (const int ranks : {1, 3, 64}) {
+    for (const int tokens : {0, 1, 100}) {
+      moe::Shape shape{};
+      shape.ranks = ranks, shape.experts = 2 * ranks + 1, shape.experts_per_rank = 3, shape.top_k = 5, shape.hidden = 136;
+      shape.max_tokens = tokens, shape.latency_tokens = tokens, shape.fp8 = true;
+      const moe::Offsets o = moe::offsets_of(shape);
+      const int64_t starts[] = {o.counts,  o.expert_counts, o.done,   o.ready,    o.read,    o.arrived, o.reduced, o.rows,    o.scales,
+                                o.experts, o.weights,       o.places, o.partials, o.routing, o.lines,   o.hello,   o.returns, o.channel_bytes};
+      for (size_t i = 1; i < std::size(starts); ++i) {
+        EXPECT_LE(starts[i - 1], starts[i]) << i;
+        EXPECT_EQ(0, starts[i] % 256) << i;
+      }
+      EXPECT_GE(o.scales - o.rows, shape.max_rows() * shape.row_pitch());
+      EXPECT_GE(o.experts - o.scales, shape.blocks() * shape.scales_ld() * 4);
+      EXPECT_GE(o.channel_bytes - o.returns, 2 * shape.latency_rows() * shape.return_lines() * moe::kLineBytes);
+    }
+  }
+}
+
+// What the kernels take for a division.
+TEST(MoeWindow, RankOfAnExpertIsExact) {
+  for (int per = 1; per <= moe::kMaxExperts; ++per) {
+    const auto divisor = static_cast<uint32_t>(ceil_div(1 << 20, per));
+    for (int expert = 0; expert < moe::kMaxExperts; ++expert) {
+      ASSERT_EQ(static_cast<uint32_t>(expert / per), static_cast<uint32_t>(expert) * divisor >> 20) << expert << " / " << per;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace h4j

@@ -1,0 +1,391 @@
+// Dispatch into the expert layout: a row crosses to a rank once, into a slot of the rank's window; there, as soon as its flag is up, warps of the same
+// kernel copy it to the places of its experts. Rows of the rank's own tokens are copied from where they are.
+#pragma once
+
+#include "moe/dispatch/sm90_dispatch.cuh"
+
+namespace h4j::moe {
+
+inline constexpr int kSenders = 6;  // warps of a CTA; a sender waits for its fences most of the time, an expander for memory
+
+template <int kBarrier>
+__device__ void barrier_of(int threads) {
+  asm volatile("bar.sync %0, %1;" ::"n"(kBarrier), "r"(threads) : "memory");
+}
+
+// Counts the entries of earlier CTAs' tokens by expert, then places this CTA's entries behind them in order. A CTA's tokens are consecutive, so after
+// the last CTA's the counts are those of the whole rank.
+__device__ inline void place_entries(const DispatchParams& p, const Routing& routing, int32_t* counts, uint32_t epoch, int thread0) {
+  const int thread = static_cast<int>(threadIdx.x) - thread0;
+  const int threads = kThreads - thread0;
+  const Group& group = p.group;
+  const Shape& shape = group.shape;
+  const int share = (p.tokens + static_cast<int>(gridDim.x) - 1) / static_cast<int>(gridDim.x);
+  const int first = min(p.tokens, static_cast<int>(blockIdx.x) * share) * shape.top_k;
+  const int end = min(p.tokens, (static_cast<int>(blockIdx.x) + 1) * share) * shape.top_k;
+  for (int i = thread; i < shape.experts; i += threads) counts[i] = 0;
+  barrier_of<1>(threads);
+  for (int i = thread; i < first; i += threads) {
+    const int expert = __ldg(p.experts + i);
+    if (static_cast<unsigned>(expert) < static_cast<unsigned>(shape.experts)) atomicAdd(&counts[expert], 1);
+  }
+  barrier_of<1>(threads);
+  if (thread < 32) {
+    const int lane = thread;
+    for (int base = first; base < end; base += 32) {
+      const int entry = base + lane;
+      int expert = entry < end ? __ldg(p.experts + entry) : -1;
+      if (static_cast<unsigned>(expert) >= static_cast<unsigned>(shape.experts)) expert = -1;
+      const unsigned same = __match_any_sync(0xffffffffu, expert);
+      const int before = expert >= 0 ? counts[expert] : 0;
+      __syncwarp();
+      if (expert >= 0) {
+        if (lane == __ffs(static_cast<int>(same)) - 1) counts[expert] = before + __popc(same);
+        const int rank = rank_of(group, expert);
+        const int slot = routing.slot(entry / shape.top_k, rank);
+        if (slot >= 0) {
+          at<int32_t>(group.peers[rank], group.offsets.places)[static_cast<int64_t>(slot) * shape.top_k + entry % shape.top_k] =
+              before + __popc(same & ((1u << lane) - 1));
+        }
+      }
+      __syncwarp();
+    }
+  }
+  barrier_of<1>(threads);
+  if (blockIdx.x != gridDim.x - 1) return;
+  const int64_t words = group.offsets.expert_counts + (static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.experts_per_rank * 8;
+  for (int expert = thread; expert < shape.experts; expert += threads) {
+    const int rank = rank_of(group, expert);
+    if (!takes_part(group, rank)) continue;
+    put(at<uint64_t>(group.peers[rank], words) + (expert - rank * shape.experts_per_rank),
+        static_cast<uint64_t>(epoch) << 32 | static_cast<uint32_t>(counts[expert]));
+  }
+}
+
+// Where the scale of a row's block waits for the row to be placed: a row's scales side by side.
+__device__ inline float* scale_at(const DispatchParams& p, int rank, int slot, int block) {
+  return at<float>(p.group.peers[rank], p.group.offsets.scales) + static_cast<int64_t>(slot) * p.group.shape.blocks() + block;
+}
+
+// Sends a token's row to the ranks of the slots.
+template <bool kCast>
+__device__ void send_staged_row(const DispatchParams& p, const Routing& routing, int token, int low_slot, int high_slot) {
+  const Shape& shape = p.group.shape;
+  if constexpr (kCast) {
+    send_cast_row(p, token, low_slot, high_slot, [&](int block, float scale) {
+      for (int rank = 0; rank < routing.ranks; ++rank) {
+        const int slot = routing.slot(token, rank);
+        if (slot >= 0) *scale_at(p, rank, slot, block) = scale;
+      }
+    });
+  } else {
+    send_row(p, token, low_slot, high_slot);
+    if (p.x_scales == nullptr) return;
+    for (int base = 0; base < shape.blocks(); base += 32) {
+      const int block = base + static_cast<int>(threadIdx.x % 32);
+      const float scale = block < shape.blocks() ? __ldg(p.x_scales + block * p.x_scales_ld + token) : 0.0f;
+      for_destinations(low_slot, high_slot, [&](int rank, int slot) {
+        if (block < shape.blocks()) *scale_at(p, rank, slot, block) = scale;
+      });
+    }
+  }
+}
+
+// Sends rows with a flag each, a few rows behind one fence, which takes microseconds. Rows of this rank stay where they are unless they are cast.
+template <bool kCast>
+__device__ void send_flagged_rows(const DispatchParams& p, const Routing& routing, uint32_t* ticket, uint32_t epoch) {
+  constexpr int kRowsPerFence = 2;
+  const Shape& shape = p.group.shape;
+  const int lane = threadIdx.x % 32;
+  const auto slot_at = [&](int token, int rank) {
+    return token < p.tokens && rank < routing.ranks && (kCast || rank != shape.rank) ? routing.slot(token, rank) : -1;
+  };
+  int drawn = lane == 0 ? static_cast<int>(atomicAdd(ticket, 1u)) : 0;
+  for (;;) {
+    const int token0 = __shfl_sync(0xffffffffu, drawn, 0) * kRowsPerFence;
+    if (token0 >= p.tokens) return;
+    if (lane == 0) drawn = static_cast<int>(atomicAdd(ticket, 1u));
+    int low_slots[kRowsPerFence], high_slots[kRowsPerFence];
+#pragma unroll
+    for (int i = 0; i < kRowsPerFence; ++i) {
+      low_slots[i] = slot_at(token0 + i, lane);
+      high_slots[i] = slot_at(token0 + i, lane + 32);
+      if (__any_sync(0xffffffffu, low_slots[i] >= 0 || high_slots[i] >= 0))
+        send_staged_row<kCast>(p, routing, token0 + i, low_slots[i], high_slots[i]);
+    }
+    __threadfence_system();  // each lane's part of the rows, before their flags
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kRowsPerFence; ++i) {
+      if (low_slots[i] >= 0) put(at<uint32_t>(p.group.peers[lane], p.group.offsets.arrived) + low_slots[i], epoch);
+      if (high_slots[i] >= 0) put(at<uint32_t>(p.group.peers[lane + 32], p.group.offsets.arrived) + high_slots[i], epoch);
+    }
+  }
+}
+
+// Copies a row to the places of its experts. `scales` are consecutive, `scale_step` apart.
+__device__ inline void expand_row(const DispatchParams& p, const int32_t* first, int slot, const uint8_t* source, const float* scales,
+                                  int64_t scale_step) {
+  constexpr int kUnroll = 14;
+  const Shape& shape = p.group.shape;
+  const int lane = threadIdx.x % 32;
+  uint8_t* window = p.group.peers[shape.rank];
+  int place = -1;
+  if (lane < shape.top_k) {
+    const int64_t entry = static_cast<int64_t>(slot) * shape.top_k + lane;
+    const int expert = at<int32_t>(window, p.group.offsets.experts)[entry];
+    if (expert >= 0) place = first[expert] + at<int32_t>(window, p.group.offsets.places)[entry];
+    if (place >= p.out_rows) place = -1;
+    at<int32_t>(p.handle, p.handle_at.rows)[entry] = place;
+    at<float>(p.handle, p.handle_at.weights)[entry] = at<float>(window, p.group.offsets.weights)[entry];
+  }
+  const unsigned copies = __ballot_sync(0xffffffffu, place >= 0);
+  const int64_t bytes = static_cast<int64_t>(shape.hidden) * (shape.fp8 ? 1 : 2);
+  const int vectors = static_cast<int>(bytes / 16);
+  for (int base = 0; base < vectors; base += 32 * kUnroll) {
+    uint4 values[kUnroll];
+#pragma unroll
+    for (int i = 0; i < kUnroll; ++i) {
+      const int vector = base + i * 32 + lane;
+      if (vector < vectors) values[i] = load_once(source + vector * 16);
+    }
+    for (unsigned left = copies; left != 0; left &= left - 1) {
+      uint8_t* target = p.out + __shfl_sync(0xffffffffu, place, __ffs(static_cast<int>(left)) - 1) * p.out_pitch;
+#pragma unroll
+      for (int i = 0; i < kUnroll; ++i) {
+        const int vector = base + i * 32 + lane;
+        if (vector < vectors) __stcs(reinterpret_cast<uint4*>(target + vector * 16), values[i]);
+      }
+    }
+  }
+  if (bytes % 16 != 0) {
+    const uint2 tail = *reinterpret_cast<const uint2*>(source + vectors * 16);
+    for (unsigned left = copies; left != 0; left &= left - 1) {
+      uint8_t* target = p.out + __shfl_sync(0xffffffffu, place, __ffs(static_cast<int>(left)) - 1) * p.out_pitch;
+      if (lane == 0) *reinterpret_cast<uint2*>(target + vectors * 16) = tail;
+    }
+  }
+  if (!shape.fp8) return;
+  for (int base = 0; base < shape.blocks(); base += 32) {
+    const int block = base + lane;
+    const float scale = block < shape.blocks() ? scales[block * scale_step] : 0.0f;
+    for (unsigned left = copies; left != 0; left &= left - 1) {
+      const int target = __shfl_sync(0xffffffffu, place, __ffs(static_cast<int>(left)) - 1);
+      if (block < shape.blocks()) p.out_scales[block * p.out_scales_ld + target] = scale;
+    }
+  }
+}
+
+// One work item: 2i is this rank's i-th token, 2i + 1 the i-th row of the others, taken from each in turn. False: lost.
+template <bool kCast>
+__device__ bool expand_rows(const DispatchParams& p, const Routing& routing, const int32_t* first, const int32_t* received, uint32_t* ticket,
+                            uint32_t epoch) {
+  const Group& group = p.group;
+  const Shape& shape = group.shape;
+  const int lane = threadIdx.x % 32;
+  const int me = shape.rank;
+  uint8_t* window = group.peers[me];
+  const bool direct = !kCast;
+  const int sources = direct ? shape.ranks - 1 : shape.ranks;
+  int longest = 0;
+  for (int rank = 0; rank < shape.ranks; ++rank) {
+    if (!direct || rank != me) longest = max(longest, received[rank]);
+  }
+  const int own = direct ? p.tokens : 0;
+  const int others = longest * sources;
+  const int ahead = own / 2;  // own rows before the first of the others can be there
+  const int items = own + others;
+  const int paired = 2 * min(own - ahead, others);
+  int drawn = lane == 0 ? static_cast<int>(atomicAdd(ticket, 1u)) : 0;
+  for (;;) {
+    const int item = __shfl_sync(0xffffffffu, drawn, 0);
+    if (item >= items) return true;
+    if (lane == 0) drawn = static_cast<int>(atomicAdd(ticket, 1u));
+    int token = -1;
+    int other = -1;
+    const int rest = item - ahead;
+    if (rest < 0) {
+      token = item;
+    } else if (rest < paired) {
+      if (rest % 2 == 0) {
+        other = rest / 2;
+      } else {
+        token = ahead + rest / 2;
+      }
+    } else if (own - ahead > others) {
+      token = ahead + rest - others;
+    } else {
+      other = rest - (own - ahead);
+    }
+    if (token >= 0) {
+      const int slot = routing.slot(token, me);
+      if (slot >= 0) expand_row(p, first + me * shape.experts_per_rank, slot, p.x + token * p.x_pitch, p.x_scales + token, p.x_scales_ld);
+      continue;
+    }
+    int source = other % sources;
+    if (direct && source >= me) ++source;
+    const int index = other / sources;
+    if (index >= received[source]) continue;
+    int slot = index;
+    for (int rank = 0; rank < source; ++rank) slot += received[rank];
+    bool there = true;
+    if (lane == 0) {
+      const uint32_t* flag = at<uint32_t>(window, group.offsets.arrived) + slot;
+      there = await(group, source, Phase::kRows, epoch, [&] { return get(flag) == epoch; });
+      __threadfence_system();  // the row is read after its flag
+    }
+    if (!__all_sync(0xffffffffu, there)) return false;
+    expand_row(p, first + source * shape.experts_per_rank, slot, window + group.offsets.rows + slot * shape.row_pitch(),
+               at<float>(window, group.offsets.scales) + static_cast<int64_t>(slot) * shape.blocks(), 1);
+  }
+}
+
+// Waits for the metadata and the experts' counts of every source and fills first[ranks][experts_per_rank]. Called by `threads` threads from `thread0` on.
+__device__ inline bool await_metadata(const DispatchParams& p, int64_t done, int ctas, uint32_t epoch, int32_t* first, int32_t* ends, int thread0,
+                                      int threads, int32_t* lost_flag) {
+  const Group& group = p.group;
+  const Shape& shape = group.shape;
+  uint8_t* window = group.peers[shape.rank];
+  const int thread = static_cast<int>(threadIdx.x) - thread0;
+  const int per = shape.experts_per_rank;
+  bool lost = false;
+  for (int i = thread; i < shape.ranks * ctas && !lost; i += threads) {
+    const int source = i / ctas;
+    if (!takes_part(group, source)) continue;
+    const uint32_t* address = at<uint32_t>(window, done) + source * kMaxCtas + i % ctas;
+    lost = !await(group, source, Phase::kCounts, epoch, [&] { return get(address) == epoch; });
+  }
+  const int64_t words = group.offsets.expert_counts + static_cast<int64_t>(epoch % 2) * shape.ranks * per * 8;
+  for (int i = thread; i < shape.ranks * per && !lost; i += threads) {
+    const int source = i / per;
+    uint64_t word = 0;
+    if (takes_part(group, source) && i % per < shape.local_experts()) {
+      const uint64_t* address = at<uint64_t>(window, words) + i;
+      lost = !await(group, source, Phase::kCounts, epoch, [&] { return (word = get(address)) >> 32 == epoch; });
+    }
+    first[i] = static_cast<int32_t>(static_cast<uint32_t>(word));
+  }
+  if (lost) *lost_flag = 1;
+  __threadfence_system();  // metadata are read after their flags
+  barrier_of<1>(threads);
+  if (*lost_flag != 0) return false;
+  // Sums of sources in place, then experts one after another: thread 0 alone, a thousand experts at most.
+  for (int expert = thread; expert < per; expert += threads) {
+    int sum = 0;
+    for (int source = 0; source < shape.ranks; ++source) {
+      const int count = first[source * per + expert];
+      first[source * per + expert] = sum;
+      sum += count;
+    }
+    ends[expert] = sum;
+  }
+  barrier_of<1>(threads);
+  if (thread < 32) {
+    int base = 0;
+    for (int expert0 = 0; expert0 < per; expert0 += 32) {
+      const int expert = expert0 + thread;
+      const int count = expert < per ? ends[expert] : 0;
+      const int space = (count + p.alignment - 1) & -p.alignment;
+      int scan = space;
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        const int other = __shfl_up_sync(0xffffffffu, scan, step);
+        if (thread >= step) scan += other;
+      }
+      const int start = base + scan - space;
+      if (expert < per) {
+        ends[expert] = start;
+        if (blockIdx.x == 0 && expert < shape.local_experts()) {
+          p.expert_rows[2 * expert] = start;
+          p.expert_rows[2 * expert + 1] = start + count;
+        }
+      }
+      base += __shfl_sync(0xffffffffu, scan, 31);
+    }
+  }
+  barrier_of<1>(threads);
+  for (int i = thread; i < shape.ranks * per; i += threads) first[i] += ends[i % per];
+  barrier_of<1>(threads);
+  return true;
+}
+
+template <bool kCast>
+__global__ __launch_bounds__(kThreads, 1) void dispatch_expert_kernel(const __grid_constant__ DispatchParams p) {
+  extern __shared__ uint32_t table[];
+  __shared__ int32_t totals[kMaxRanks];
+  __shared__ int32_t first[kMaxRanks];
+  __shared__ int32_t received[kMaxRanks];
+  __shared__ int32_t lost_flag;
+  const Group& group = p.group;
+  const Shape& shape = group.shape;
+  Counter& counter = group.state->channel[group.channel].dispatch;
+  const uint32_t epoch = next_epoch(counter);
+  if (is_aborted(group)) return;
+  const int64_t done = group.offsets.done + static_cast<int64_t>(epoch % 2) * shape.ranks * kMaxCtas * 4;
+  auto* handle = reinterpret_cast<Handle*>(p.handle);
+  const int cells = (p.tokens + kTokenGroup - 1) / kTokenGroup * shape.ranks;
+  auto* expert_counts = reinterpret_cast<int32_t*>(table + 2 * cells);         // [experts]
+  int32_t* expert_first = expert_counts + shape.experts;                       // [ranks][experts_per_rank]
+  int32_t* expert_ends = expert_first + shape.ranks * shape.experts_per_rank;  // [experts_per_rank]
+  if (threadIdx.x == 0) lost_flag = 0;
+  if (p.start) {
+    count_tokens(p, table, table + cells, totals);
+    if (!exchange_counts(p, epoch, totals, first, received)) return;
+    if (blockIdx.x == 0 && threadIdx.x < shape.ranks) {
+      const int rank = threadIdx.x;
+      handle->sent[rank] = totals[rank];
+      handle->first[rank] = first[rank];
+      handle->received[rank] = received[rank];
+      int sum = 0;
+      for (int r = 0; r < shape.ranks; ++r) sum += received[r];
+      if (rank == 0) handle->received[shape.ranks] = sum;
+      if (p.received != nullptr) {
+        p.received[rank] = received[rank];
+        if (rank == 0) p.received[shape.ranks] = sum;
+      }
+    }
+  } else {
+    for (int rank = threadIdx.x; rank < shape.ranks; rank += kThreads) received[rank] = handle->received[rank], first[rank] = handle->first[rank];
+    __syncthreads();
+  }
+  const Routing routing{table, table + cells, p.start ? nullptr : at<int32_t>(p.handle, p.handle_at.slots), first, shape.ranks};
+  const int senders = !p.finish || !p.start ? 0 : kSenders;
+  const int warp = threadIdx.x / 32;
+  const int thread0 = senders * 32;
+  bool whole = true;
+  if (warp < senders) {
+    send_flagged_rows<kCast>(p, routing, &counter.ticket, epoch);
+  } else {
+    if (p.start) {
+      const int worker = static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) * (warp - senders);
+      send_metadata(p, routing, false, true, worker, static_cast<int>(gridDim.x) * (kWarps - senders));
+      place_entries(p, routing, expert_counts, epoch, thread0);
+      __threadfence_system();  // each thread's metadata, before
+      barrier_of<1>(kThreads - thread0);
+      const int rank = static_cast<int>(threadIdx.x) - thread0;
+      if (rank < shape.ranks && takes_part(group, rank)) {
+        __threadfence_system();  // the flag that follows: a reader that sees it must see the metadata
+        put(at<uint32_t>(group.peers[rank], done) + shape.rank * kMaxCtas + blockIdx.x, epoch);
+      }
+      if (!p.finish) send_flagged_rows<kCast>(p, routing, &counter.ticket, epoch);
+    }
+    if (p.finish) {
+      whole = await_metadata(p, done, p.start ? static_cast<int>(gridDim.x) : p.finish, epoch, expert_first, expert_ends, thread0, kThreads - thread0,
+                             &lost_flag);
+    }
+  }
+  // Senders go on as expanders, with the receivers' table; receivers wait for nobody here.
+  if (p.finish) {
+    if (warp < senders) {
+      barrier_of<2>(kThreads);
+    } else {
+      asm volatile("bar.arrive 2, %0;" ::"n"(kThreads) : "memory");
+    }
+  }
+  if (p.finish && lost_flag == 0) whole = expand_rows<kCast>(p, routing, expert_first, received, &counter.second_ticket, epoch);
+  if (__syncthreads_or(!whole || lost_flag != 0)) return;
+  if (p.start && blockIdx.x == gridDim.x - 1) check_experts(p.experts, p.tokens * shape.top_k, shape.experts, p.fault);
+  if (p.finish) end_call(counter);
+}
+
+}  // namespace h4j::moe

@@ -1,0 +1,203 @@
+// How kernels of several ranks see each other: words and lines in a peer's window, and waits that end.
+#pragma once
+
+#include <climits>
+
+#include "moe/group/group_layout.h"
+#include "tile/fault.cuh"
+
+namespace h4j::moe {
+
+__device__ inline uint64_t nanoseconds() {
+  uint64_t now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  return now;
+}
+
+__device__ inline void put(uint32_t* address, uint32_t value) {
+  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+__device__ inline void put(uint64_t* address, uint64_t value) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+}
+__device__ inline uint32_t get(const uint32_t* address) {
+  uint32_t value;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+  return value;
+}
+__device__ inline uint64_t get(const uint64_t* address) {
+  uint64_t value;
+  asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(address) : "memory");
+  return value;
+}
+__device__ inline void put_line(void* address, uint4 value) {
+  asm volatile("st.volatile.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w) : "memory");
+}
+__device__ inline uint4 get_line(const void* address) {
+  uint4 value;
+  asm volatile("ld.volatile.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(address)
+               : "memory");
+  return value;
+}
+// Streams once: keeps no line in L1. Volatile, so that it stays behind the wait that allows it.
+__device__ inline uint4 load_once(const void* address) {
+  uint4 value;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(address));
+  return value;
+}
+
+template <class T>
+__device__ T* at(uint8_t* base, int64_t offset) {
+  return reinterpret_cast<T*>(base + offset);
+}
+
+__device__ inline bool takes_part(const Group& group, int rank) { return (group.active >> rank & 1) != 0; }
+__device__ inline int rank_of(const Group& group, int expert) { return static_cast<int>(static_cast<uint32_t>(expert) * group.expert_divisor >> 20); }
+__device__ inline bool is_aborted(const Group& group) { return get(&group.state->aborted) != 0; }
+
+__device__ inline void report_timeout(const Group& group, int rank, Phase phase, uint32_t epoch) {
+  if (atomicCAS(&group.state->aborted, 0u, 1u) != 0) return;
+  put(&group.status->epoch, epoch);
+  __threadfence_system();  // without it the host could see a report before its epoch
+  put(&group.status->report, static_cast<uint64_t>(phase) << 48 | static_cast<uint64_t>(group.channel) << 32 | static_cast<uint64_t>(rank + 1));
+}
+
+// Polls until `ready`, the deadline, or the end of the wait of any other thread of the group. False: this call is lost, leave the kernel.
+template <class Ready>
+__device__ bool await(const Group& group, int rank, Phase phase, uint32_t epoch, Ready ready) {
+  if (ready()) return true;
+  const uint64_t begin = nanoseconds();
+  for (unsigned polls = 1;; ++polls) {
+    if (ready()) return true;
+    if (polls % 256 == 0) {
+      if (is_aborted(group)) return false;
+      if (nanoseconds() - begin > group.deadline_ns) {
+        report_timeout(group, rank, phase, epoch);
+        return false;
+      }
+    }
+  }
+}
+
+// The last CTA out ends the call: only then is no CTA left that has still to read the epoch. All threads call it.
+__device__ inline void end_call(Counter& counter) {
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  if (atomicAdd(&counter.arrived, 1) != gridDim.x - 1) return;
+  counter.arrived = 0;
+  counter.ticket = 0;
+  counter.second_ticket = 0;
+  counter.epoch += 1;  // seen by the next kernel
+}
+
+__device__ inline uint32_t next_epoch(const Counter& counter) { return *const_cast<const volatile uint32_t*>(&counter.epoch) + 1; }
+
+// The epoch for all threads of a CTA, or 0 where the group is lost. With `ends`, the call is counted by the last CTA that has read it: nothing else of the
+// counter is in use, so its end need not be awaited.
+__device__ inline uint32_t begin_call(const Group& group, Counter& counter, bool ends) {
+  __shared__ uint32_t shared_epoch;
+  if (threadIdx.x == 0) {
+    const uint32_t lost = get(&group.state->aborted);
+    const uint32_t epoch = next_epoch(counter);
+    shared_epoch = lost != 0 ? 0 : epoch;
+    if (ends && atomicAdd(&counter.arrived, 1) == gridDim.x - 1) {
+      counter.arrived = 0;
+      counter.epoch = epoch;
+    }
+  }
+  __syncthreads();
+  return shared_epoch;
+}
+
+// ---- Ends of CTAs.
+
+// Tells every rank that this CTA's rows are all there.
+__device__ inline void tell_done(const Group& group, int64_t words, uint32_t epoch) {
+  __threadfence_system();  // each thread's rows, before
+  __syncthreads();
+  const int rank = threadIdx.x;
+  if (rank < group.shape.ranks && takes_part(group, rank)) {
+    __threadfence_system();  // the flag that follows: a reader that sees it must see the rows
+    put(at<uint32_t>(group.peers[rank], words) + group.shape.rank * kMaxCtas + blockIdx.x, epoch);
+  }
+}
+
+// Waits for every CTA of every rank. False: lost. `ctas` is the grid of the kernels that tell.
+__device__ inline bool await_done(const Group& group, int64_t words, int ctas, Phase phase, uint32_t epoch) {
+  bool lost = false;
+  for (int i = threadIdx.x; i < group.shape.ranks * ctas && !lost; i += kThreads) {
+    const int source = i / ctas;
+    if (!takes_part(group, source)) continue;
+    const uint32_t* address = at<uint32_t>(group.peers[group.shape.rank], words) + source * kMaxCtas + i % ctas;
+    lost = !await(group, source, phase, epoch, [&] { return get(address) == epoch; });
+  }
+  __threadfence_system();  // rows are read after their flags
+  return !__syncthreads_or(lost);
+}
+
+// Tells of the first expert number that does not exist; such a one selects nothing. All threads of one CTA call it, after their work is on its way.
+__device__ inline void check_experts(const int32_t* experts, int count, int limit, const FaultSite& fault) {
+  __shared__ int first_bad;
+  if (threadIdx.x == 0) first_bad = INT_MAX;
+  __syncthreads();
+  for (int i = threadIdx.x; i < count; i += kThreads) {
+    const int expert = __ldg(experts + i);
+    if (expert < -1 || expert >= limit) atomicMin(&first_bad, i);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0 && first_bad != INT_MAX) tile::report_fault(fault, first_bad, __ldg(experts + first_bad), -1, limit - 1);
+}
+
+// ---- Lines. Lanes 8i..8i+7 hold line i of the warp's four; lane 7 of each holds 8 bytes of payload and the epoch.
+
+__device__ inline uint4 sealed(uint4 payload, uint32_t epoch) {
+  return threadIdx.x % 8 == 7 ? make_uint4(payload.x, payload.y, epoch, ~epoch) : payload;
+}
+__device__ inline bool is_sealed(uint4 piece, uint32_t epoch) { return piece.z == epoch && piece.w == ~epoch; }
+
+// Loads this lane's 16 bytes of kLines lines, all in flight at once, until ready(values) is true for every lane. line(i) is the address of the lane's i-th
+// line, null where it wants none; rank(i) is whom it is waited for from. False: the call is lost. The whole warp calls it.
+template <int kLines, class Line, class Rank, class Ready>
+__device__ bool poll_lines(const Group& group, Phase phase, uint32_t epoch, Line line, Rank rank, Ready ready, uint4 (&values)[kLines]) {
+  const int piece = threadIdx.x % 8 * 16;
+  const uint8_t* addresses[kLines];
+#pragma unroll
+  for (int i = 0; i < kLines; ++i) addresses[i] = line(i);
+  uint64_t begin = 0;
+  for (unsigned polls = 1;; ++polls) {
+#pragma unroll
+    for (int i = 0; i < kLines; ++i) values[i] = addresses[i] != nullptr ? get_line(addresses[i] + piece) : make_uint4(0, 0, 0, 0);
+    const bool whole = ready(values);
+    if (__all_sync(0xffffffffu, whole)) return true;
+    if (begin == 0) begin = nanoseconds();
+    if (polls % 64 == 0) {
+      if (!whole && nanoseconds() - begin > group.deadline_ns) {
+        int missing = 0;
+#pragma unroll
+        for (int i = kLines - 1; i >= 0; --i) {
+          if (addresses[i] != nullptr && !is_sealed(values[i], epoch)) missing = rank(i);
+        }
+        report_timeout(group, missing, phase, epoch);
+      }
+      if (__any_sync(0xffffffffu, is_aborted(group))) return false;
+    }
+  }
+}
+
+// Until all lines are there.
+template <int kLines, class Line, class Rank>
+__device__ bool await_lines(const Group& group, Phase phase, uint32_t epoch, Line line, Rank rank, uint4 (&values)[kLines]) {
+  const auto all_there = [&](const uint4(&loaded)[kLines]) {
+    bool whole = true;
+#pragma unroll
+    for (int i = 0; i < kLines; ++i) whole = whole && (threadIdx.x % 8 != 7 || line(i) == nullptr || is_sealed(loaded[i], epoch));
+    return whole;
+  };
+  return poll_lines(group, phase, epoch, line, rank, all_there, values);
+}
+
+}  // namespace h4j::moe
