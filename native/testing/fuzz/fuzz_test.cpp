@@ -231,7 +231,8 @@ class Fuzz : public ::testing::Test {
     }
 #endif
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    for (const Operation& operation : operations()) EXPECT_GT(planned_[operation.name], wanted_ / 10000) << "hardly ever planned: " << operation.name;
+    const int64_t least = HasFailure() ? -1 : wanted_ / 10000;  // a run that failed was short
+    for (const Operation& operation : operations()) EXPECT_GT(planned_[operation.name], least) << "hardly ever planned: " << operation.name;
     std::printf("fuzz: seed %llu, %lld calls in %.1f s:", static_cast<unsigned long long>(seed_), static_cast<long long>(calls_), seconds.count());
     for (const auto& [status, count] : statuses_) std::printf(" status %d: %lld", status, static_cast<long long>(count));
     std::printf("\n");
@@ -523,7 +524,8 @@ class Fuzz : public ::testing::Test {
         std::find_if(operation.fields.begin(), operation.fields.end(), [&](const Field& field) { return std::string(field.name) == operation.rows; });
     ASSERT_NE(operation.fields.end(), rows_field) << operation.rows;
     const int64_t rows = read(spec.data(), *rows_field);
-    if (stand_in_ || std::max(info.workspace_bytes, info.schedule_bytes) <= slot_bytes_) {
+    // Kernels believe a schedule, which only another launch writes rightly: on a GPU what needs one is bound, not launched.
+    if (stand_in_ || (info.schedule_bytes == 0 && info.workspace_bytes <= slot_bytes_)) {
       for (const int64_t used : {int64_t{-1}, random_.between(0, rows), rows}) {
         expect_ok("launch", [&](h4j_error* error) { return h4j_launch_run(launch, on.stream, used, error); });
       }
