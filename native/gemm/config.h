@@ -7,6 +7,10 @@ namespace h4j::gemm {
 
 inline constexpr int kTileK = 128;  // elements and bytes: one scale block, one 128-byte swizzle row
 inline constexpr int kSharedMemoryPerBlock = 232448;
+// TMA copies from addresses that are multiples of 16 bytes only. Where tiles begin at any row, scales are copied from the last row before that is a multiple
+// of 4, and so many more of them; those of 256 rows come in two copies, since a box has at most 256, each to a place that is a multiple of 128 bytes.
+inline constexpr int kScaleSlack = 4;
+inline constexpr int kSlackSegment = 160;
 
 struct Config {
   int tile_m;  // 64: one row of math warp groups; 128 and 256: two, of 64 and 128 rows each

@@ -6,9 +6,11 @@
 //   kColumnScales   B has a scale for each column and K block instead of one for 128 columns
 //   kInterleaved    the math groups hold every other 64 rows of the tile instead of a half each
 //   kRagged         a tile may end before tile_m rows, at a row that is not the last of D
+//   kAnyRow         a tile may begin at any row of A, not only at multiples of tile_m
 //   kAccumulates    params.c, where it is not null, is added
-// and static functions of params and tile: scheduler, blocks, load_a, load_b, load_a_scales, load_b_scales or b_scale_row, store_box, row_end and
-// plane (elements before the tile's matrix in C and D).
+//   kPrefetchesC    prefetch_c is called beside each K block that is loaded
+// and static functions of params and tile (and some of shared memory): scheduler, blocks, load_a, load_b, load_a_scales, load_b_scales or b_scale_row, store_box, row_end, plane and
+// c_plane (elements before the tile's matrix in D and C).
 #pragma once
 
 #include <cutlass/arch/barrier.h>
@@ -32,18 +34,21 @@
 
 namespace h4j::gemm {
 
-template <Config kConfig, class Out, bool kColumnScales = false>
+template <Config kConfig, class Out, bool kColumnScales = false, bool kAnyRow = false>
 struct SharedStorage {
   static constexpr bool kStaged = std::is_same_v<Out, __nv_bfloat16> && kConfig.slices == 1;
   static constexpr int kStoreBytes = kStaged ? kConfig.tile_m * kConfig.tile_n * 2 : 16;
   static constexpr int kValues = kConfig.tile_n / 2;  // of a thread in a [64, tile_n] accumulator
   // Column scales are read while the stage that they came with is filled anew, but before the stage after that is released.
+  static constexpr int kAScales = !kAnyRow           ? kConfig.tile_m
+                                  : kConfig.strips() ? kConfig.tile_m + kScaleSlack
+                                                     : kSlackSegment * (kConfig.tile_m == 256 ? 2 : 1);
   static constexpr int kBScaleStages = kColumnScales ? 2 * kConfig.stages : kConfig.scale_stages();
 
   alignas(1024) uint8_t a[kConfig.stages][kConfig.tile_m * kTileK];  // [stage][tile_m, 128], 128-byte swizzle
   alignas(1024) uint8_t b[kConfig.stages][kConfig.tile_n * kTileK];  // [stage][tile_n, 128], 128-byte swizzle
   alignas(1024) uint8_t d[kStoreBytes];                              // [tile_m / 64][tile_n / store_cols][64, store_cols] BF16, swizzled by row width
-  alignas(128) float a_scales[kConfig.scale_stages()][kConfig.strip_blocks()][kConfig.tile_m];
+  alignas(128) float a_scales[kConfig.scale_stages()][kConfig.strip_blocks()][kAScales];
   float b_scales[kBScaleStages][kConfig.strip_blocks()][kColumnScales ? kConfig.tile_n : 2];  // else of the first and of the last column's scale row
   float partial[kConfig.partial_tiles() > 0 ? kConfig.partial_tiles() : 1][kConfig.partial_tiles() > 0 ? kValues : 1]
                [128 * kConfig.row_groups()];  // [.][value][thread]
@@ -77,16 +82,24 @@ class Producer {
     // A and its scales may be what the kernel ahead writes; B is not, where this kernel was allowed to start before the other's end.
     if (warp != 1) cudaGridDependencySynchronize();
     typename Op::Scheduler scheduler = Op::scheduler(params_, shared_);
+    // Tiles are looked up one ahead, so that the first scales of B are there when their tile's turn comes.
     Tile tile;
-    while (scheduler.next(kConfig.tile_m, kConfig.tile_n, tile)) {
-      range_ = Op::blocks(params_, tile);
+    bool more = scheduler.next(kConfig.tile_m, kConfig.tile_n, tile);
+    float2 first = more ? first_scales(warp, tile) : float2{};
+    while (more) {
+      Tile next;
+      more = scheduler.next(kConfig.tile_m, kConfig.tile_n, next);
+      const float2 next_first = more ? first_scales(warp, next) : float2{};
+      range_ = Op::blocks(params_, shared_, tile);
       if (warp == 0) {
         load_a(tile);
       } else if (warp == 1) {
-        load_b(tile);
-      } else {
+        load_b(tile, first);
+      } else if constexpr (kConfig.strips()) {
         load_strips(tile);
       }
+      tile = next;
+      first = next_first;
     }
   }
 
@@ -97,24 +110,29 @@ class Producer {
 
   __device__ void load_a(Tile tile) {
     for (int block = range_.begin; block < range_.end; ++block, at_.advance()) {
+      if constexpr (Op::kPrefetchesC) Op::prefetch_c(params_, tile, block - range_.begin, range_.end - range_.begin);
       shared_.ring.wait_free(at_);
       if (threadIdx.x % 32 == 0) {
         uint32_t bytes = Op::load_a(params_, filled_barrier(), shared_.a[at_.stage], tile, block);
         if constexpr (!kConfig.strips()) {
-          bytes += sizeof(shared_.a_scales[0]);
-          Op::load_a_scales(params_, filled_barrier(), shared_.a_scales[at_.stage], tile, block);
+          bytes += Op::load_a_scales(params_, filled_barrier(), shared_.a_scales[at_.stage][0], tile, block);
         }
         shared_.ring.fill(at_, bytes);
       }
     }
   }
 
-  __device__ void load_b(Tile tile) {
+  // Of a tile's first 32 K blocks, one a lane, for the warp that loads B.
+  __device__ float2 first_scales(int warp, Tile tile) {
+    if (!kStageScales || warp != 1) return {};
+    range_ = Op::blocks(params_, shared_, tile);
+    return read_scales(tile, range_.begin + static_cast<int>(threadIdx.x % 32));
+  }
+
+  __device__ void load_b(Tile tile, float2 next) {
     const int lane = threadIdx.x % 32;
     // Each lane holds the scales of one K block, 32 blocks at a time and the next 32 under way, so that no copy waits for them.
     float2 scales{};
-    float2 next{};
-    if constexpr (kStageScales) next = read_scales(tile, range_.begin + lane);
     for (int block = range_.begin; block < range_.end; ++block, at_.advance()) {
       float2 own{};
       if constexpr (kStageScales) {
@@ -143,8 +161,13 @@ class Producer {
   }
 
   __device__ float2 read_scales(Tile tile, int block) const {
-    if (block >= range_.end) return {};
-    return {__ldg(Op::b_scale_row(params_, tile, tile.col) + block), __ldg(Op::b_scale_row(params_, tile, tile.col + kConfig.tile_n - 1) + block)};
+    if constexpr (kStageScales) {
+      if (block < range_.end) {
+        return {__ldg(Op::b_scale_row(params_, tile, tile.col) + block),
+                __ldg(Op::b_scale_row(params_, tile, tile.col + kConfig.tile_n - 1) + block)};
+      }
+    }
+    return {};
   }
 
   __device__ void load_strips(Tile tile) {
@@ -161,8 +184,7 @@ class Producer {
       // Every lane arrives for its own store.
       if (lane == 0) {
         auto* barrier = reinterpret_cast<uint64_t*>(&shared_.scale_ring.filled[strips_at_.stage]);
-        Op::load_a_scales(params_, barrier, shared_.a_scales[strips_at_.stage], tile, block);
-        shared_.scale_ring.fill(strips_at_, sizeof(shared_.a_scales[0]));
+        shared_.scale_ring.fill(strips_at_, Op::load_a_scales(params_, barrier, shared_.a_scales[strips_at_.stage][0], tile, block));
       } else {
         shared_.scale_ring.fill_by_stores(strips_at_);
       }
@@ -217,22 +239,23 @@ struct Consumer {
     typename Op::Scheduler scheduler = Op::scheduler(params, shared);
     Tile tile;
     while (scheduler.next(kConfig.tile_m, kConfig.tile_n, tile)) {
-      const BlockRange range = Op::blocks(params, tile);
+      const BlockRange range = Op::blocks(params, shared, tile);
 #pragma unroll
       for (int atom = 0; atom < kAtoms; ++atom) {
 #pragma unroll
         for (int i = 0; i < kValues; ++i) sum[atom][i] = 0.0f;
       }
       // Columns of the tile before this one take the first scale row, the rest the last.
+      const int shift = Op::kAnyRow ? tile.row % kScaleSlack : 0;
       const int boundary = kConfig.scale_rows() == 1 ? kConfig.tile_n : kTileK - tile.col % kTileK;
       if constexpr (kConfig.strips()) {
-        multiply_strips(range, at, strips_at, boundary);
+        multiply_strips(range, at, strips_at, boundary, shift);
       } else if (!Op::kRagged || atoms_in_use(tile) == kAtoms) {
-        multiply_stages<kAtoms>(range, at, boundary);
+        multiply_stages<kAtoms>(range, at, boundary, shift);
       } else if (kAtoms > 1 && atoms_in_use(tile) == 1) {
-        multiply_stages<1>(range, at, boundary);
+        multiply_stages<1>(range, at, boundary, shift);
       } else {
-        multiply_stages<0>(range, at, boundary);
+        multiply_stages<0>(range, at, boundary, shift);
       }
       store(tile);
     }
@@ -252,17 +275,17 @@ struct Consumer {
   }
 
   template <int kUsed>
-  __device__ void multiply_stages(BlockRange range, Position& at, int boundary) {
+  __device__ void multiply_stages(BlockRange range, Position& at, int boundary, int shift) {
 #pragma unroll 1
     for (int block = range.begin; block < range.end; ++block) {
       shared.ring.wait_filled(at);
       const int scale_stage = Op::kColumnScales ? at.stage + at.phase * kConfig.stages : at.stage;
-      multiply_block<kUsed>(at, shared.a_scales[at.stage][0], shared.b_scales[scale_stage][0], boundary);
+      multiply_block<kUsed>(at, shared.a_scales[at.stage][0], shared.b_scales[scale_stage][0], boundary, shift);
       at.advance();
     }
   }
 
-  __device__ void multiply_strips(BlockRange range, Position& at, tile::RingPosition<2>& strips_at, int boundary) {
+  __device__ void multiply_strips(BlockRange range, Position& at, tile::RingPosition<2>& strips_at, int boundary, int shift) {
     for (int strip = range.begin; strip < range.end; strip += kConfig.strip_blocks()) {
       const int count = min(kConfig.strip_blocks(), range.end - strip);
       shared.scale_ring.wait_filled(strips_at);
@@ -271,10 +294,10 @@ struct Consumer {
         // A stage is always of the same K group. Were it of all in turn, a group that runs ahead would take the fill before last of a stage, which has the
         // same phase parity, for the one it waits for.
         if (kConfig.k_groups == 1 || at.stage % kConfig.k_groups == k_group) {
-          const float (&a_scales)[kConfig.tile_m] = shared.a_scales[strips_at.stage][block];
+          const auto& a_scales = shared.a_scales[strips_at.stage][block];
           const auto& b_scales = shared.b_scales[strips_at.stage][block];
           shared.ring.wait_filled(at);
-          multiply_block<kAtoms>(at, a_scales, b_scales, boundary);
+          multiply_block<kAtoms>(at, a_scales, b_scales, boundary, shift);
         }
         at.advance();
       }
@@ -283,10 +306,11 @@ struct Consumer {
     }
   }
 
+  using AScales = std::remove_reference_t<decltype(Shared::a_scales[0][0])>;
   using BScales = std::remove_reference_t<decltype(Shared::b_scales[0][0])>;
 
   template <int kUsed>
-  __device__ void multiply_block(Position at, const float (&a_scales)[kConfig.tile_m], const BScales& b_scales, int boundary) {
+  __device__ void multiply_block(Position at, const AScales& a_scales, const BScales& b_scales, int boundary, int shift) {
     if constexpr (kUsed == 0) {
       shared.ring.release(at);
       return;
@@ -297,7 +321,7 @@ struct Consumer {
     float a_scale[kAtoms][2];
 #pragma unroll
     for (int atom = 0; atom < kUsed; ++atom) {
-      const float* own = a_scales + group_row + atom * kAtomRows + row;
+      const float* own = a_scales + group_row + atom * (Op::kAnyRow ? kSlackSegment : kAtomRows) + row + shift;
       a_scale[atom][0] = own[0];
       a_scale[atom][1] = own[8];
     }
@@ -449,7 +473,7 @@ struct Consumer {
   // C may be D: each element is read by the thread that holds it, before this tile's stores.
   __device__ void add_c(Tile tile) {
     for_each_pair(tile, [&](int r, int c, float& first, float& second) {
-      const float2 old = load_pair(static_cast<const Out*>(params.c) + Op::plane(params, tile) + r * params.c_ld + c);
+      const float2 old = load_pair(static_cast<const Out*>(params.c) + Op::c_plane(params, tile) + r * params.c_ld + c);
       first += old.x, second += old.y;
     });
   }
@@ -498,5 +522,38 @@ struct Consumer {
 
   __device__ Out* d_row(Tile tile, int r) const { return static_cast<Out*>(params.d_pointer) + Op::plane(params, tile) + r * params.d_ld; }
 };
+
+template <Config kConfig, class Shared>
+__device__ constexpr void check_config() {
+  static_assert(sizeof(Shared) <= kSharedMemoryPerBlock, "stages, staging tile and partial sums must fit the shared memory of a CTA");
+  static_assert(kConfig.tile_m == 64 || kConfig.tile_m == 128 || kConfig.tile_m == 256, "a math group holds 64 or 128 rows");
+  static_assert(kConfig.tile_m < 256 || (kConfig.k_groups == 1 && kConfig.slices == 1), "a math group that shares its K holds 64 rows");
+  static_assert(kConfig.stages % kConfig.k_groups == 0, "a stage is always of the same K group");
+  static_assert(kConfig.tile_n % 16 == 0, "stmatrix stores 16 columns at a time");
+  static_assert(kConfig.tile_n <= 2 * kTileK, "a tile touches at most two rows of 128x128 scales");
+  static_assert(kConfig.slices <= 8, "a cluster has at most 8 CTAs");
+}
+
+// The kernel's body: sets the barriers up and splits the roles.
+template <class Op, class... Descriptors>
+__device__ void run_roles(const typename Op::Params& params, typename Op::Shared& shared, const Descriptors*... descriptors) {
+  constexpr Config kConfig = Op::kConfig;
+  if (threadIdx.x == 0) {
+    (cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(descriptors)), ...);
+    shared.ring.init(4 * kConfig.row_groups(), 2);
+    if constexpr (kConfig.strips()) shared.scale_ring.init(128 * kConfig.math_groups(), 32);
+  }
+  tile::Ring<kConfig.stages>::publish();
+
+  const int group = cutlass::canonical_warp_group_idx();
+  if (group == 0) {
+    // Two math groups of 232 registers a thread need what the loading group does not use.
+    if constexpr (kConfig.moves_registers()) cutlass::arch::warpgroup_reg_dealloc<40>();
+    if (threadIdx.x < 32 * Producer<Op>::kWarps) Producer<Op>(params, shared).run();
+  } else {
+    if constexpr (kConfig.moves_registers()) cutlass::arch::warpgroup_reg_alloc<232>();
+    Consumer<Op>(params, shared, group - 1).run();
+  }
+}
 
 }  // namespace h4j::gemm

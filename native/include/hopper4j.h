@@ -408,6 +408,135 @@ H4J_API h4j_status h4j_mla_merge_bind(const h4j_plan* plan, h4j_device* device, 
                                       h4j_error* error);
 H4J_API h4j_status h4j_mla_merge_rebind(h4j_launch* launch, const h4j_mla_merge_args* args, h4j_error* error);
 H4J_API h4j_status h4j_mla_merge(h4j_stream* stream, const h4j_mla_merge_spec* spec, const h4j_mla_merge_args* args, h4j_error* error);
+/* -- gemm_grouped: a weight matrix for each group of consecutive rows (the experts of a mixture-of-experts layer), FP8 with block scales --
+ *   D[m,n] = sum over blocks kb of 128 along K of (sum_{k in kb} A[m,k] B[g,n,k]) * (sa[m,kb] * sb[g,n/128,kb])  for the rows m of group g,
+ * ends[g-1] <= m < ends[g], with 0 before the first. The ends are read from device memory when the launch runs. A group may have any count of rows, none
+ * included; nothing is padded. Rows behind the last end are not written. Ends that decrease or exceed the rows in use are clamped and reported. */
+typedef struct h4j_gemm_grouped_spec {
+  uint32_t struct_size;
+  h4j_dtype ends_dtype; /* H4J_I32 or H4J_I64 */
+  int32_t groups;       /* 1..512 */
+  int32_t sm_budget;    /* at most so many SMs, 0: all */
+  int64_t max_m;        /* rows of all groups together, >= 0 */
+  int64_t n;            /* a multiple of 8, >= 8 */
+  int64_t k;            /* a multiple of 16, >= 16 */
+} h4j_gemm_grouped_spec;
+
+typedef struct h4j_gemm_grouped_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t a;                /* [M, K] E4M3 row-major, 16-byte aligned */
+  int64_t a_ld;              /* elements between rows, a multiple of 16, >= K */
+  uint64_t a_scales;         /* F32 [M, ceil(K/128)], element (m, kb) at kb * a_scales_ld + m; 16-byte aligned */
+  int64_t a_scales_ld;       /* >= M, a multiple of 4 */
+  uint64_t b;                /* [groups, N, K] E4M3, 16-byte aligned */
+  int64_t b_ld;              /* elements between rows, a multiple of 16, >= K */
+  int64_t b_group_ld;        /* elements between groups, a multiple of 16, >= N * b_ld */
+  uint64_t b_scales;         /* F32 [groups, ceil(N/128), ceil(K/128)]; 4-byte aligned */
+  int64_t b_scales_ld;       /* >= ceil(K/128) */
+  int64_t b_scales_group_ld; /* >= ceil(N/128) * b_scales_ld */
+  uint64_t group_ends;       /* [groups] of ends_dtype */
+  uint64_t d;                /* [M, N] BF16, 16-byte aligned; overlaps no other tensor */
+  int64_t d_ld;              /* a multiple of 8, >= N */
+  uint64_t workspace;        /* workspace_bytes of the plan, 256-byte aligned; 0 where that is 0. Not shared by launches that may overlap */
+  int64_t workspace_bytes;
+} h4j_gemm_grouped_args;
+
+/* rows of the launch: what the last end may be at most. */
+H4J_API h4j_status h4j_gemm_grouped_plan(const h4j_device_info* device, const h4j_gemm_grouped_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_gemm_grouped_bind(const h4j_plan* plan, h4j_device* device, const h4j_gemm_grouped_args* args, h4j_launch** launch,
+                                         h4j_error* error);
+H4J_API h4j_status h4j_gemm_grouped_rebind(h4j_launch* launch, const h4j_gemm_grouped_args* args, h4j_error* error);
+H4J_API h4j_status h4j_gemm_grouped(h4j_stream* stream, const h4j_gemm_grouped_spec* spec, const h4j_gemm_grouped_args* args, h4j_error* error);
+
+/* -- gemm_masked: the same product where each group has room for max_rows rows of its own and uses the first counts[g] of them --
+ * The counts are read from device memory when the launch runs. Rows not in use are not written. Counts below 0 or above max_rows are clamped and
+ * reported. */
+typedef struct h4j_gemm_masked_spec {
+  uint32_t struct_size;
+  h4j_dtype counts_dtype; /* H4J_I32 or H4J_I64 */
+  int32_t groups;         /* 1..512 */
+  int32_t sm_budget;      /* at most so many SMs, 0: all */
+  int64_t max_rows;       /* of a group, >= 0 */
+  int64_t expected_rows;  /* how many a group uses on average, which tiles are chosen for; 0: max_rows */
+  int64_t n;              /* a multiple of 8, >= 8 */
+  int64_t k;              /* a multiple of 16, >= 16 */
+} h4j_gemm_masked_spec;
+
+typedef struct h4j_gemm_masked_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t a;                /* [groups, max_rows, K] E4M3, 16-byte aligned */
+  int64_t a_ld;              /* elements between rows, a multiple of 16, >= K */
+  int64_t a_group_ld;        /* elements between groups, a multiple of 16, >= max_rows * a_ld */
+  uint64_t a_scales;         /* F32, element (g, m, kb) at g * a_scales_group_ld + kb * a_scales_ld + m; 16-byte aligned */
+  int64_t a_scales_ld;       /* >= max_rows, a multiple of 4 */
+  int64_t a_scales_group_ld; /* a multiple of 4, >= ceil(K/128) * a_scales_ld */
+  uint64_t b;                /* as in h4j_gemm_grouped_args, down to b_scales_group_ld */
+  int64_t b_ld;
+  int64_t b_group_ld;
+  uint64_t b_scales;
+  int64_t b_scales_ld;
+  int64_t b_scales_group_ld;
+  uint64_t counts;    /* [groups] of counts_dtype */
+  uint64_t d;         /* [groups, max_rows, N] BF16, 16-byte aligned; overlaps no other tensor */
+  int64_t d_ld;       /* a multiple of 8, >= N */
+  int64_t d_group_ld; /* a multiple of 8, >= max_rows * d_ld */
+  uint64_t workspace; /* workspace_bytes of the plan, 256-byte aligned; 0 where that is 0. Not shared by launches that may overlap */
+  int64_t workspace_bytes;
+} h4j_gemm_masked_args;
+
+/* rows of the launch: what a count may be at most. */
+H4J_API h4j_status h4j_gemm_masked_plan(const h4j_device_info* device, const h4j_gemm_masked_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_gemm_masked_bind(const h4j_plan* plan, h4j_device* device, const h4j_gemm_masked_args* args, h4j_launch** launch,
+                                        h4j_error* error);
+H4J_API h4j_status h4j_gemm_masked_rebind(h4j_launch* launch, const h4j_gemm_masked_args* args, h4j_error* error);
+H4J_API h4j_status h4j_gemm_masked(h4j_stream* stream, const h4j_gemm_masked_spec* spec, const h4j_gemm_masked_args* args, h4j_error* error);
+
+/* -- gemm_k_grouped: a product for each group of consecutive K (the weight gradients of a mixture-of-experts layer), FP8 with block scales --
+ *   D[g,m,n] = sum over blocks kb of 128 along K in group g of (sum_{k in kb} A[m,k] B[n,k]) * (sa[m,kb] * sb[n,kb])  (+ C[g,m,n])
+ * Group g holds ends[g-1] <= k < ends[g], with 0 before the first; ends are multiples of 128, or K itself. They are read from device memory when the launch
+ * runs. A group without K leaves C, or 0. Ends that decrease, exceed the K in use or lie inside a block are clamped down and reported. */
+typedef struct h4j_gemm_k_grouped_spec {
+  uint32_t struct_size;
+  h4j_dtype ends_dtype; /* H4J_I32 or H4J_I64 */
+  int32_t groups;       /* 1..512 */
+  int32_t accumulate;   /* 1: C is added */
+  int32_t sm_budget;    /* at most so many SMs, 0: all */
+  int32_t reserved;
+  int64_t m;     /* >= 1 */
+  int64_t n;     /* a multiple of 8, >= 8 */
+  int64_t max_k; /* of all groups together, a multiple of 16, >= 0 */
+} h4j_gemm_k_grouped_spec;
+
+typedef struct h4j_gemm_k_grouped_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t a;          /* [M, K] E4M3 row-major, 16-byte aligned */
+  int64_t a_ld;        /* elements between rows, a multiple of 16, >= K */
+  uint64_t a_scales;   /* F32 [M, ceil(K/128)], element (m, kb) at kb * a_scales_ld + m; 16-byte aligned */
+  int64_t a_scales_ld; /* >= M, a multiple of 4 */
+  uint64_t b;          /* [N, K] E4M3 row-major, 16-byte aligned */
+  int64_t b_ld;        /* a multiple of 16, >= K */
+  uint64_t b_scales;   /* F32 [N, ceil(K/128)], element (n, kb) at kb * b_scales_ld + n; 16-byte aligned */
+  int64_t b_scales_ld; /* >= N, a multiple of 4 */
+  uint64_t group_ends; /* [groups] of ends_dtype */
+  uint64_t c;          /* F32 [groups, M, N], 16-byte aligned; may be d; 0 unless accumulate */
+  int64_t c_ld;        /* a multiple of 4, >= N */
+  int64_t c_group_ld;  /* a multiple of 4, >= M * c_ld */
+  uint64_t d;          /* F32 [groups, M, N], 16-byte aligned; overlaps nothing but c at the same address and strides */
+  int64_t d_ld;        /* a multiple of 4, >= N */
+  int64_t d_group_ld;  /* a multiple of 4, >= M * d_ld */
+  uint64_t workspace;  /* workspace_bytes of the plan, 256-byte aligned; 0 where that is 0. Not shared by launches that may overlap */
+  int64_t workspace_bytes;
+} h4j_gemm_k_grouped_args;
+
+/* rows of the launch: what the last end may be at most, a multiple of 16. */
+H4J_API h4j_status h4j_gemm_k_grouped_plan(const h4j_device_info* device, const h4j_gemm_k_grouped_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_gemm_k_grouped_bind(const h4j_plan* plan, h4j_device* device, const h4j_gemm_k_grouped_args* args, h4j_launch** launch,
+                                           h4j_error* error);
+H4J_API h4j_status h4j_gemm_k_grouped_rebind(h4j_launch* launch, const h4j_gemm_k_grouped_args* args, h4j_error* error);
+H4J_API h4j_status h4j_gemm_k_grouped(h4j_stream* stream, const h4j_gemm_k_grouped_spec* spec, const h4j_gemm_k_grouped_args* args, h4j_error* error);
 
 /* -- swiglu_quantize: the pass between an expert's GEMMs: SwiGLU, an optional weight a row, E4M3 with 1x128 scales --
  *   v = g / (1 + exp(-g)) * u (* weight[row]), g = in[row, c], u = in[row, cols + c]; quantised as `quantize` does, but that v / s

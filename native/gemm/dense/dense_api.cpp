@@ -4,6 +4,7 @@
 
 #include "gemm/dense/dense_choose.h"
 #include "gemm/dense/dense_instances.h"
+#include "gemm/descriptors.h"
 #include "gemm/gemv/gemv_layout.h"
 #include "runtime/plan.h"
 
@@ -87,21 +88,6 @@ struct Plan final : h4j_plan {
   Choice choice{};
   const Instance* instance = nullptr;
 };
-
-// A row-major matrix [rows, cols] cut into boxes [box_rows, box_cols]; what lies outside reads as zero and is not written.
-CUtensorMap describe(CUtensorMapDataType type, uint64_t address, int64_t rows, int64_t cols, int64_t ld, int element_bytes, int box_rows,
-                     int box_cols, CUtensorMapSwizzle swizzle, const char* argument) {
-  CUtensorMap map;
-  const cuuint64_t extents[] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(ld) * static_cast<cuuint64_t>(element_bytes)};
-  const cuuint32_t box[] = {static_cast<cuuint32_t>(box_cols), static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t steps[] = {1, 1};
-  const CUresult encoded =
-      driver().cuTensorMapEncodeTiled(&map, type, 2, reinterpret_cast<void*>(address), extents, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                      swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  check(encoded, argument);
-  return map;
-}
 
 struct Launch final : h4j_launch {
   Launch(const Plan& made_from, const h4j_device& opened, const h4j_gemm_args& args)
@@ -193,11 +179,8 @@ struct Launch final : h4j_launch {
     used.raster = {choice.tiles_m, choice.tiles_n, choice.raster_group, choice.raster_along_m};
     const int store_cols = plan.instance->config.store_cols();
     if (plan.spec.out_dtype == H4J_BF16) {
-      const CUtensorMapSwizzle swizzle = store_cols == 64   ? CU_TENSOR_MAP_SWIZZLE_128B
-                                         : store_cols == 32 ? CU_TENSOR_MAP_SWIZZLE_64B
-                                                            : CU_TENSOR_MAP_SWIZZLE_32B;
       used.d = describe(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, reinterpret_cast<uint64_t>(used.d_pointer), rows, plan.spec.n, used.d_ld, 2, 64, store_cols,
-                        swizzle, "d");
+                        store_swizzle(store_cols), "d");
     }
   }
 

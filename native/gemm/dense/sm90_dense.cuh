@@ -12,7 +12,9 @@ struct Dense {
   static constexpr bool kColumnScales = false;
   static constexpr bool kInterleaved = false;
   static constexpr bool kRagged = false;
+  static constexpr bool kAnyRow = false;
   static constexpr bool kAccumulates = true;
+  static constexpr bool kPrefetchesC = false;
   using Out = OutType;
   using Params = gemm::Params;
   using Shared = SharedStorage<kConfig, Out>;
@@ -22,7 +24,7 @@ struct Dense {
   __device__ static Scheduler scheduler(const Params& params, const Shared&) { return Scheduler(params.raster); }
 
   // All K blocks, or the share of this CTA's slice.
-  __device__ static BlockRange blocks(const Params& params, Tile) {
+  __device__ static BlockRange blocks(const Params& params, const Shared&, Tile) {
     if constexpr (kConfig.slices == 1) return {0, params.k_blocks};
     const int share = (params.k_blocks + kConfig.slices - 1) / kConfig.slices;
     const int begin = min(static_cast<int>(blockIdx.x % kConfig.slices) * share, params.k_blocks);
@@ -36,8 +38,9 @@ struct Dense {
   __device__ static void load_b(const Params& params, uint64_t* barrier, void* target, Tile tile, int block) {
     cute::SM90_TMA_LOAD_2D::copy(&params.b, barrier, kLoadHint, target, block * kTileK, tile.col);
   }
-  __device__ static void load_a_scales(const Params& params, uint64_t* barrier, void* target, Tile tile, int block) {
+  __device__ static uint32_t load_a_scales(const Params& params, uint64_t* barrier, void* target, Tile tile, int block) {
     cute::SM90_TMA_LOAD_2D::copy(&params.a_scales, barrier, kLoadHint, target, tile.row, block);
+    return sizeof(Shared::a_scales[0]);
   }
   // The 128x128 scales of a column; the last tile may reach past N.
   __device__ static const float* b_scale_row(const Params& params, Tile, int col) {
@@ -48,6 +51,7 @@ struct Dense {
   }
   __device__ static int row_end(const Params& params, Tile) { return params.m; }
   __device__ static int64_t plane(const Params&, Tile) { return 0; }
+  __device__ static int64_t c_plane(const Params&, Tile) { return 0; }
 };
 
 // Numbers rather than a Config: nvcc 13.0 writes stubs that do not compile for a class-type template argument.
@@ -57,36 +61,12 @@ __global__ void __launch_bounds__(Config{kTileM, kTileN, kStages, kGroups, kSlic
   constexpr Config kConfig{kTileM, kTileN, kStages, kGroups, kSlices};
   using Op = Dense<kConfig, Out>;
   using Shared = typename Op::Shared;
-  static_assert(sizeof(Shared) <= kSharedMemoryPerBlock, "stages, staging tile and partial sums must fit the shared memory of a CTA");
-  static_assert(kTileM == 64 || kTileM == 128 || kTileM == 256, "a math group holds 64 or 128 rows");
-  static_assert(kTileM < 256 || (kGroups == 1 && kSlices == 1), "a math group that shares its K holds 64 rows");
-  static_assert(kStages % kGroups == 0, "a stage is always of the same K group");
-  static_assert(kTileN % 16 == 0, "stmatrix stores 16 columns at a time");
-  static_assert(kTileN <= 2 * kTileK, "a tile touches at most two rows of 128x128 scales");
-  static_assert(kSlices <= 8, "a cluster has at most 8 CTAs");
+  check_config<kConfig, Shared>();
   extern __shared__ __align__(1024) uint8_t memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
   cudaTriggerProgrammaticLaunchCompletion();  // the kernel behind, if it may, takes SMs as soon as they are free, and waits itself for what is written here
 
-  if (threadIdx.x == 0) {
-    cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.a));
-    cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.b));
-    cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.a_scales));
-    if constexpr (Shared::kStaged) cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.d));
-    shared.ring.init(4 * kConfig.row_groups(), 2);
-    if constexpr (kConfig.strips()) shared.scale_ring.init(128 * kConfig.math_groups(), 32);
-  }
-  tile::Ring<kStages>::publish();
-
-  const int group = cutlass::canonical_warp_group_idx();
-  if (group == 0) {
-    // Two math groups of 232 registers a thread need what the loading group does not use.
-    if constexpr (kConfig.moves_registers()) cutlass::arch::warpgroup_reg_dealloc<40>();
-    if (threadIdx.x < 32 * Producer<Op>::kWarps) Producer<Op>(params, shared).run();
-  } else {
-    if constexpr (kConfig.moves_registers()) cutlass::arch::warpgroup_reg_alloc<232>();
-    Consumer<Op>(params, shared, group - 1).run();
-  }
+  run_roles<Op>(params, shared, &params.a, &params.b, &params.a_scales, &params.d);
 }
 
 }  // namespace h4j::gemm

@@ -10,6 +10,12 @@ import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.attention.MlaResult;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.gemm.GroupedGemmPlan;
+import io.hopper4j.gemm.GroupedGemmSpec;
+import io.hopper4j.gemm.KGroupedGemmPlan;
+import io.hopper4j.gemm.KGroupedGemmSpec;
+import io.hopper4j.gemm.MaskedGemmPlan;
+import io.hopper4j.gemm.MaskedGemmSpec;
 import io.hopper4j.internal.cuda.CudaKernels;
 import io.hopper4j.moe.ExpertGroup;
 import io.hopper4j.moe.ExpertGroupSpec;
@@ -87,6 +93,30 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
      */
     GemmPlan<T> plan(GemmSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    GroupedGemmPlan<T> plan(GroupedGemmSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    MaskedGemmPlan<T> plan(MaskedGemmSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    KGroupedGemmPlan<T> plan(KGroupedGemmSpec spec);
 
     /**
      * {@return a plan, which the caller closes}

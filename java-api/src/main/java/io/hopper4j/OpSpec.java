@@ -4,6 +4,9 @@ import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.gemm.GroupedGemmSpec;
+import io.hopper4j.gemm.KGroupedGemmSpec;
+import io.hopper4j.gemm.MaskedGemmSpec;
 import io.hopper4j.moe.CombineSpec;
 import io.hopper4j.moe.DispatchSpec;
 import io.hopper4j.quant.DequantizeSpec;
@@ -14,17 +17,20 @@ import io.hopper4j.quant.TransposeQuantizeSpec;
 
 /** What an operation is to compute and how large it may be: all that is needed to choose a kernel, and no addresses. */
 public sealed interface OpSpec
-        permits GemmSpec,
-                QuantizeSpec,
+        permits CombineSpec,
                 DequantizeSpec,
+                DispatchSpec,
+                GemmSpec,
+                GroupedGemmSpec,
+                KGroupedGemmSpec,
+                MaskedGemmSpec,
+                MlaCacheWriteSpec,
                 MlaDecodeSpec,
                 MlaMergeSpec,
-                SwigluQuantizeSpec,
+                QuantizeSpec,
                 RmsNormQuantizeSpec,
-                TransposeQuantizeSpec,
-                MlaCacheWriteSpec,
-                DispatchSpec,
-                CombineSpec {
+                SwigluQuantizeSpec,
+                TransposeQuantizeSpec {
     /** {@return the name of the operation in messages and reports, such as {@code gemm}} */
     String operation();
 

@@ -5,14 +5,14 @@ import java.util.Objects;
 
 /**
  * A quantised matrix: FP8 values and the scales that give them back their size. The number meant by an element is
- * {@code values[i,j] * scales[i / blockRows, j / blockCols]}.
+ * {@code values[i,j] * scales[i / blockRows, j / blockCols]}. Or a stack of such matrices, with one more dimension in front on both sides.
  *
  * <p>Scales are F32; power-of-two scales are F32 values that UE8M0 could hold. Their shape is {@code [ceil(rows/blockRows),
  * ceil(cols/blockCols)]}, or {@code [1]} per tensor. The kernels want the scales of 1x128 blocks column by column: {@link
  * #activationScaleSpec} gives that layout.
  *
  * @param <T> host or device tensors
- * @param values {@code [rows, cols]}, F8_E4M3 or F8_E5M2
+ * @param values {@code [rows, cols]} or {@code [groups, rows, cols]}, F8_E4M3 or F8_E5M2
  * @param scales F32, one a block
  * @param scaling the blocks
  */
@@ -30,7 +30,7 @@ public record Scaled<T extends Tensor>(T values, T scales, Scaling scaling) {
                 "scaled: values",
                 "dtype " + v.dtype(),
                 "F8_E4M3 or F8_E5M2");
-        Arguments.require(v.rank() == 2, "scaled: values", "shape " + v.shape(), "rank 2");
+        Arguments.require(v.rank() == 2 || v.rank() == 3, "scaled: values", "shape " + v.shape(), "rank 2 or 3");
         Arguments.require(scales.dtype() == DType.F32, "scaled: scales", "dtype " + scales.dtype(), "F32");
         switch (scaling) {
             case Scaling.PerTensor _ ->
@@ -40,14 +40,17 @@ public record Scaled<T extends Tensor>(T values, T scales, Scaling scaling) {
                         "shape " + scales.shape(),
                         "[1], one scale");
             case Scaling.Block block -> {
-                final long rows = v.shape().size(0);
-                final long cols = v.shape().size(1);
-                final Shape need = block.scaleShape(rows, cols);
+                final boolean stack = v.rank() == 3;
+                final long rows = v.shape().size(v.rank() - 2);
+                final long cols = v.shape().size(v.rank() - 1);
+                final Shape matrix = block.scaleShape(rows, cols);
+                final Shape need = stack ? Shape.of(v.shape().size(0), matrix.size(0), matrix.size(1)) : matrix;
                 Arguments.require(
                         scales.shape().equals(need),
                         "scaled: scales",
                         "shape " + scales.shape(),
-                        need + " = " + times(rows, block.rows()) + " x " + times(cols, block.cols()));
+                        need + " = " + (stack ? v.shape().size(0) + " x " : "") + times(rows, block.rows()) + " x "
+                                + times(cols, block.cols()));
             }
         }
     }
@@ -104,13 +107,30 @@ public record Scaled<T extends Tensor>(T values, T scales, Scaling scaling) {
                 DType.F32, Scaling.WEIGHT_128X128.scaleShape(n, k).toArray());
     }
 
-    /** {@return the number of rows of the matrix} */
-    public long rows() {
-        return values.shape().size(0);
+    /**
+     * {@return the layout of the activation scales of a stack of matrices: one after the other, each as for one matrix}
+     *
+     * @param groups how many matrices
+     * @param m rows of each
+     * @param k columns of each
+     */
+    public static TensorSpec activationScaleSpec(final long groups, final long m, final long k) {
+        final TensorSpec one = activationScaleSpec(m, k);
+        final long blocks = one.shape().size(1);
+        final long ld = one.strides().step(1);
+        return new TensorSpec(
+                DType.F32,
+                Shape.of(groups, m, blocks),
+                Strides.of(Arguments.multiply("scaled: ld", blocks, ld), 1, ld));
     }
 
-    /** {@return the number of columns of the matrix} */
+    /** {@return the number of rows of the matrix, or of each of a stack} */
+    public long rows() {
+        return values.shape().size(values.spec().rank() - 2);
+    }
+
+    /** {@return the number of columns of the matrix, or of each of a stack} */
     public long cols() {
-        return values.shape().size(1);
+        return values.shape().size(values.spec().rank() - 1);
     }
 }

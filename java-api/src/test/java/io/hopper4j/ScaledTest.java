@@ -44,7 +44,7 @@ final class ScaledTest {
                 .withMessage("scaled: scales: got dtype F8_E8M0, need F32");
         assertThatIllegalArgumentException()
                 .isThrownBy(() -> Scaled.weight(tensor(DType.F8_E4M3, 8), tensor(DType.F32, 1, 1)))
-                .withMessage("scaled: values: got shape [8], need rank 2");
+                .withMessage("scaled: values: got shape [8], need rank 2 or 3");
         assertThatIllegalArgumentException()
                 .isThrownBy(() -> new Scaling.Block(0, 128))
                 .withMessage("scaling: block: got 0x128, need at least 1x1");

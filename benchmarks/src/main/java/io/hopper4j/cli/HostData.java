@@ -20,6 +20,9 @@ final class HostData {
 
     private static final long BLOCK = 128;
 
+    /** Random values are repeated after so many, a prime number, so that no two rows or tiles of a matrix come to be alike. */
+    private static final long LONGEST_STRETCH = 268_435_399;
+
     /** Elements of a matrix that are compared bit by bit, roughly, at most. */
     private static final long COMPARED_ELEMENTS = 4_000_000;
 
@@ -68,6 +71,33 @@ final class HostData {
         return result;
     }
 
+    /** A stack of quantised matrices like those of {@link #randomQuantized}; a stretch of random values is repeated where there are many. */
+    static Scaled<HostTensor> randomStack(
+            final Arena arena,
+            final SplitMix64 random,
+            final Scaling scaling,
+            final long groups,
+            final long rows,
+            final long cols) {
+        final HostTensor values = HostTensor.allocate(arena, DType.F8_E4M3, groups, rows, cols);
+        fillWithNormalCodes(values, random);
+        final boolean activations = scaling.equals(Scaling.ACTIVATION_1X128);
+        final Scaled<HostTensor> one = quantized(arena, scaling, activations ? 0 : rows, cols);
+        final HostTensor scales = HostTensor.allocate(
+                arena,
+                activations
+                        ? Scaled.activationScaleSpec(groups, rows, cols)
+                        : TensorSpec.packed(
+                                DType.F32,
+                                groups,
+                                one.scales().shape().size(0),
+                                one.scales().shape().size(1)));
+        for (long g = 0; g < groups; g++) {
+            fillScales(scales.select(0, g), random);
+        }
+        return new Scaled<>(values, scales, scaling);
+    }
+
     /** A quantised matrix of any codes, NaN among them. */
     static Scaled<HostTensor> anyQuantized(
             final Arena arena, final SplitMix64 random, final Scaling scaling, final long rows, final long cols) {
@@ -90,10 +120,14 @@ final class HostData {
 
     private static void fillWithNormalCodes(final HostTensor values, final SplitMix64 random) {
         final MemorySegment bytes = values.segment();
+        final long own = Math.min(bytes.byteSize(), LONGEST_STRETCH);
         long eight = 0;
-        for (long i = 0; i < bytes.byteSize(); i++) {
+        for (long i = 0; i < own; i++) {
             eight = i % 8 == 0 ? random.next() : eight >>> 8;
             bytes.set(ValueLayout.JAVA_BYTE, i, NORMAL_CODES[(int) (eight & 0xFF)]);
+        }
+        for (long i = own; i < bytes.byteSize(); i += own) {
+            MemorySegment.copy(bytes, 0, bytes, i, Math.min(own, bytes.byteSize() - i));
         }
     }
 

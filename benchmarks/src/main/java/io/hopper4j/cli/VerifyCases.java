@@ -57,6 +57,7 @@ final class VerifyCases {
         fusedQuantize(cases, random);
         mlaCacheWrite(cases, random);
         expertGroups(cases, gpus, random);
+        groupedGemm(cases, random);
         return cases;
     }
 
@@ -150,6 +151,62 @@ final class VerifyCases {
                     .withOut(pick(List.of(DType.BF16, DType.F32), random))
                     .withAccumulate(random.below(2) == 1);
             cases.add(new GemmCase(spec, m, gap(random), random.next()));
+        }
+    }
+
+    /** Groups of every edge size in each form, empty ones among them; then groups of random sizes. */
+    private static void groupedGemm(final List<VerifyCase> cases, final SplitMix64 random) {
+        final List<List<Long>> rows = List.of(
+                List.of(0L),
+                List.of(1L, 0L, 63L, 64L, 65L, 129L),
+                List.of(4097L, 0L, 3L),
+                Collections.nCopies(256, 5L),
+                List.of(128L, 256L, 300L, 700L));
+        int turn = 0;
+        for (final List<Long> sizes : rows) {
+            for (final long n : GEMM_N) {
+                for (final GroupedProducts.Form form :
+                        List.of(GroupedProducts.Form.CONTIGUOUS, GroupedProducts.Form.MASKED)) {
+                    final long k = GEMM_K[turn % (GEMM_K.length - 1)];
+                    cases.add(new GroupedGemmCase(
+                            new GroupedProducts.Shape(form, sizes, turn % 3 * 5L, turn % 2, 0, n, k, turn % 2 == 1),
+                            random.next()));
+                    turn++;
+                }
+            }
+        }
+        for (final List<Long> sizes :
+                List.of(List.of(128L), List.of(0L, 256L, 0L, 640L), List.of(1280L, 128L, 0L, 48L), List.of(0L, 16L))) {
+            for (final long m : new long[] {1, 65, 129, 576}) {
+                cases.add(new GroupedGemmCase(
+                        new GroupedProducts.Shape(
+                                GroupedProducts.Form.K, sizes, 0, 0, m, GEMM_N[turn % GEMM_N.length], 0, turn % 2 == 1),
+                        random.next()));
+                turn++;
+            }
+        }
+        for (int i = 0; i < RANDOM_CASES; i++) {
+            final GroupedProducts.Form form = pick(List.of(GroupedProducts.Form.values()), random);
+            final long unit = form == GroupedProducts.Form.K ? 128 : 1;
+            final List<Long> sizes = new ArrayList<>();
+            final long groups = 1 + random.below(9);
+            for (long g = 0; g < groups; g++) {
+                sizes.add(random.below(4) == 0 ? 0 : unit * random.below(512 / unit));
+            }
+            sizes.add(unit);
+            final long rest = form == GroupedProducts.Form.K ? 0 : random.below(200);
+            final long mean = sizes.stream().mapToLong(Long::longValue).sum() / sizes.size();
+            cases.add(new GroupedGemmCase(
+                    new GroupedProducts.Shape(
+                            form,
+                            sizes,
+                            rest,
+                            mean,
+                            1 + random.below(600),
+                            8 * (1 + random.below(100)),
+                            16 * (1 + random.below(100)),
+                            random.below(2) == 1),
+                    random.next()));
         }
     }
 

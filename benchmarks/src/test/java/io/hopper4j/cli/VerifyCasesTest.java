@@ -56,6 +56,8 @@ final class VerifyCasesTest {
                 for (final VerifyCase c : VerifyCases.all(seed, 1)) {
                     final boolean served = switch (c) {
                         case GemmCase gemm -> kernels.support(gemm.spec()).isSupported();
+                        case GroupedGemmCase grouped ->
+                            kernels.support(grouped.product().spec()).isSupported();
                         case QuantizeCase quantize ->
                             kernels.support(quantize.spec()).isSupported();
                         case DequantizeCase dequantize ->

@@ -4055,6 +4055,762 @@ public class hopper4j_h extends hopper4j_h$shared {
         }
     }
 
+    private static class h4j_gemm_grouped_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_grouped_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_plan(const h4j_device_info *device, const h4j_gemm_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_grouped_plan$descriptor() {
+        return h4j_gemm_grouped_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_plan(const h4j_device_info *device, const h4j_gemm_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_grouped_plan$handle() {
+        return h4j_gemm_grouped_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_plan(const h4j_device_info *device, const h4j_gemm_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_grouped_plan$address() {
+        return h4j_gemm_grouped_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_plan(const h4j_device_info *device, const h4j_gemm_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_grouped_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_gemm_grouped_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_grouped_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_grouped_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_grouped_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_grouped_bind$descriptor() {
+        return h4j_gemm_grouped_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_grouped_bind$handle() {
+        return h4j_gemm_grouped_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_grouped_bind$address() {
+        return h4j_gemm_grouped_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_grouped_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_gemm_grouped_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_grouped_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_grouped_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_grouped_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_rebind(h4j_launch *launch, const h4j_gemm_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_grouped_rebind$descriptor() {
+        return h4j_gemm_grouped_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_rebind(h4j_launch *launch, const h4j_gemm_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_grouped_rebind$handle() {
+        return h4j_gemm_grouped_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_rebind(h4j_launch *launch, const h4j_gemm_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_grouped_rebind$address() {
+        return h4j_gemm_grouped_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped_rebind(h4j_launch *launch, const h4j_gemm_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_grouped_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_gemm_grouped_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_grouped_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_grouped {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_grouped");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped(h4j_stream *stream, const h4j_gemm_grouped_spec *spec, const h4j_gemm_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_grouped$descriptor() {
+        return h4j_gemm_grouped.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped(h4j_stream *stream, const h4j_gemm_grouped_spec *spec, const h4j_gemm_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_grouped$handle() {
+        return h4j_gemm_grouped.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped(h4j_stream *stream, const h4j_gemm_grouped_spec *spec, const h4j_gemm_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_grouped$address() {
+        return h4j_gemm_grouped.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_grouped(h4j_stream *stream, const h4j_gemm_grouped_spec *spec, const h4j_gemm_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_grouped(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_gemm_grouped.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_grouped", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_masked_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_masked_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_plan(const h4j_device_info *device, const h4j_gemm_masked_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_masked_plan$descriptor() {
+        return h4j_gemm_masked_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_plan(const h4j_device_info *device, const h4j_gemm_masked_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_masked_plan$handle() {
+        return h4j_gemm_masked_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_plan(const h4j_device_info *device, const h4j_gemm_masked_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_masked_plan$address() {
+        return h4j_gemm_masked_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_plan(const h4j_device_info *device, const h4j_gemm_masked_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_masked_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_gemm_masked_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_masked_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_masked_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_masked_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_masked_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_masked_bind$descriptor() {
+        return h4j_gemm_masked_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_masked_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_masked_bind$handle() {
+        return h4j_gemm_masked_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_masked_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_masked_bind$address() {
+        return h4j_gemm_masked_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_masked_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_masked_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_gemm_masked_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_masked_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_masked_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_masked_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_rebind(h4j_launch *launch, const h4j_gemm_masked_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_masked_rebind$descriptor() {
+        return h4j_gemm_masked_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_rebind(h4j_launch *launch, const h4j_gemm_masked_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_masked_rebind$handle() {
+        return h4j_gemm_masked_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_rebind(h4j_launch *launch, const h4j_gemm_masked_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_masked_rebind$address() {
+        return h4j_gemm_masked_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked_rebind(h4j_launch *launch, const h4j_gemm_masked_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_masked_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_gemm_masked_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_masked_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_masked {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_masked");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked(h4j_stream *stream, const h4j_gemm_masked_spec *spec, const h4j_gemm_masked_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_masked$descriptor() {
+        return h4j_gemm_masked.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked(h4j_stream *stream, const h4j_gemm_masked_spec *spec, const h4j_gemm_masked_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_masked$handle() {
+        return h4j_gemm_masked.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked(h4j_stream *stream, const h4j_gemm_masked_spec *spec, const h4j_gemm_masked_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_masked$address() {
+        return h4j_gemm_masked.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_masked(h4j_stream *stream, const h4j_gemm_masked_spec *spec, const h4j_gemm_masked_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_masked(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_gemm_masked.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_masked", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_k_grouped_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_k_grouped_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_plan(const h4j_device_info *device, const h4j_gemm_k_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_k_grouped_plan$descriptor() {
+        return h4j_gemm_k_grouped_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_plan(const h4j_device_info *device, const h4j_gemm_k_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_k_grouped_plan$handle() {
+        return h4j_gemm_k_grouped_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_plan(const h4j_device_info *device, const h4j_gemm_k_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_k_grouped_plan$address() {
+        return h4j_gemm_k_grouped_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_plan(const h4j_device_info *device, const h4j_gemm_k_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_k_grouped_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_gemm_k_grouped_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_k_grouped_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_k_grouped_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_k_grouped_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_k_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_k_grouped_bind$descriptor() {
+        return h4j_gemm_k_grouped_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_k_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_k_grouped_bind$handle() {
+        return h4j_gemm_k_grouped_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_k_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_k_grouped_bind$address() {
+        return h4j_gemm_k_grouped_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_k_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_k_grouped_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_gemm_k_grouped_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_k_grouped_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_k_grouped_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_k_grouped_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_rebind(h4j_launch *launch, const h4j_gemm_k_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_k_grouped_rebind$descriptor() {
+        return h4j_gemm_k_grouped_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_rebind(h4j_launch *launch, const h4j_gemm_k_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_k_grouped_rebind$handle() {
+        return h4j_gemm_k_grouped_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_rebind(h4j_launch *launch, const h4j_gemm_k_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_k_grouped_rebind$address() {
+        return h4j_gemm_k_grouped_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped_rebind(h4j_launch *launch, const h4j_gemm_k_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_k_grouped_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_gemm_k_grouped_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_k_grouped_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_k_grouped {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_k_grouped");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped(h4j_stream *stream, const h4j_gemm_k_grouped_spec *spec, const h4j_gemm_k_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_k_grouped$descriptor() {
+        return h4j_gemm_k_grouped.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped(h4j_stream *stream, const h4j_gemm_k_grouped_spec *spec, const h4j_gemm_k_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_k_grouped$handle() {
+        return h4j_gemm_k_grouped.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped(h4j_stream *stream, const h4j_gemm_k_grouped_spec *spec, const h4j_gemm_k_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_k_grouped$address() {
+        return h4j_gemm_k_grouped.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_k_grouped(h4j_stream *stream, const h4j_gemm_k_grouped_spec *spec, const h4j_gemm_k_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_k_grouped(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_gemm_k_grouped.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_k_grouped", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class h4j_swiglu_quantize_plan {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             hopper4j_h.C_INT,

@@ -27,7 +27,17 @@ import io.hopper4j.attention.MlaScheduleLaunch;
 import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.gemm.GroupedGemmLaunch;
+import io.hopper4j.gemm.GroupedGemmPlan;
+import io.hopper4j.gemm.GroupedGemmSpec;
+import io.hopper4j.gemm.KGroupedGemmLaunch;
+import io.hopper4j.gemm.KGroupedGemmPlan;
+import io.hopper4j.gemm.KGroupedGemmSpec;
+import io.hopper4j.gemm.MaskedGemmLaunch;
+import io.hopper4j.gemm.MaskedGemmPlan;
+import io.hopper4j.gemm.MaskedGemmSpec;
 import io.hopper4j.internal.AttentionOperands;
+import io.hopper4j.internal.GroupedOperands;
 import io.hopper4j.internal.Operands;
 import io.hopper4j.moe.CombineSpec;
 import io.hopper4j.moe.DispatchSpec;
@@ -73,6 +83,9 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
         lifetime.requireOpen();
         final List<Support.Reason> unmet = switch (spec) {
             case GemmSpec gemm -> Operands.unmetNeeds(gemm);
+            case GroupedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
+            case MaskedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
+            case KGroupedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
             case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
             case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
             case MlaDecodeSpec decode -> AttentionOperands.unmetNeeds(decode);
@@ -97,6 +110,24 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
     public GemmPlan<HostTensor> plan(final GemmSpec spec) {
         requireSupport(spec);
         return new HostGemmPlan(spec, lifetime);
+    }
+
+    @Override
+    public GroupedGemmPlan<HostTensor> plan(final GroupedGemmSpec spec) {
+        requireSupport(spec);
+        return new HostGroupedGemmPlan(spec, lifetime);
+    }
+
+    @Override
+    public MaskedGemmPlan<HostTensor> plan(final MaskedGemmSpec spec) {
+        requireSupport(spec);
+        return new HostMaskedGemmPlan(spec, lifetime);
+    }
+
+    @Override
+    public KGroupedGemmPlan<HostTensor> plan(final KGroupedGemmSpec spec) {
+        requireSupport(spec);
+        return new HostKGroupedGemmPlan(spec, lifetime);
     }
 
     @Override
@@ -307,6 +338,24 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
                 matrix.values().slice(1, 0, cols), matrix.scales().slice(1, 0, scaleCols), matrix.scaling());
     }
 
+    /** Some rows of activations. */
+    private static Scaled<HostTensor> rows(final Scaled<HostTensor> matrix, final long from, final long to) {
+        return new Scaled<>(matrix.values().slice(0, from, to), matrix.scales().slice(0, from, to), matrix.scaling());
+    }
+
+    /** Some whole blocks of columns of activations. */
+    private static Scaled<HostTensor> columns(final Scaled<HostTensor> matrix, final long from, final long to) {
+        return new Scaled<>(
+                matrix.values().slice(1, from, to),
+                matrix.scales().slice(1, from / 128, Math.ceilDiv(to, 128)),
+                matrix.scaling());
+    }
+
+    /** One matrix of a stack. */
+    private static Scaled<HostTensor> matrix(final Scaled<HostTensor> stack, final long index) {
+        return new Scaled<>(stack.values().select(0, index), stack.scales().select(0, index), stack.scaling());
+    }
+
     private static @Nullable TensorSpec specOf(final @Nullable HostTensor tensor) {
         return tensor == null ? null : tensor.spec();
     }
@@ -359,6 +408,191 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
                 final HostTensor out,
                 final @Nullable HostTensor workspace) {
             rebindTo(plan.bound(a, b, c, out, workspace));
+        }
+    }
+
+    // ---- gemm_grouped ----
+
+    private static final class HostGroupedGemmPlan extends HostPlan<GroupedGemmSpec>
+            implements GroupedGemmPlan<HostTensor> {
+        HostGroupedGemmPlan(final GroupedGemmSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public GroupedGemmLaunch<HostTensor> bind(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final HostTensor groupEnds,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            return new HostGroupedGemmLaunch(this, bound(a, b, groupEnds, out, workspace));
+        }
+
+        Bound bound(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final HostTensor groupEnds,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            final long most = GroupedOperands.check(spec(), a, b, groupEnds.spec(), out.spec());
+            Operands.checkWorkspace(spec().operation(), specOf(workspace), workspaceBytes());
+            return new Bound(most, inUse -> {
+                final RowGroups groups = RowGroups.consecutive("gemm_grouped: group_ends", groupEnds, inUse);
+                for (int g = 0; g < groups.count(); g++) {
+                    final long from = groups.begin(g);
+                    final long to = groups.end(g);
+                    BlockScaledProduct.multiply(rows(a, from, to), matrix(b, g), null, out.slice(0, from, to));
+                }
+                groups.requireGood();
+            });
+        }
+    }
+
+    private static final class HostGroupedGemmLaunch extends HostLaunch implements GroupedGemmLaunch<HostTensor> {
+        private final HostGroupedGemmPlan plan;
+
+        HostGroupedGemmLaunch(final HostGroupedGemmPlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final HostTensor groupEnds,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            rebindTo(plan.bound(a, b, groupEnds, out, workspace));
+        }
+    }
+
+    // ---- gemm_masked ----
+
+    private static final class HostMaskedGemmPlan extends HostPlan<MaskedGemmSpec>
+            implements MaskedGemmPlan<HostTensor> {
+        HostMaskedGemmPlan(final MaskedGemmSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public MaskedGemmLaunch<HostTensor> bind(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final HostTensor counts,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            return new HostMaskedGemmLaunch(this, bound(a, b, counts, out, workspace));
+        }
+
+        Bound bound(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final HostTensor counts,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            final long most = GroupedOperands.check(spec(), a, b, counts.spec(), out.spec());
+            Operands.checkWorkspace(spec().operation(), specOf(workspace), workspaceBytes());
+            return new Bound(most, inUse -> {
+                final RowGroups groups = RowGroups.separate("gemm_masked: counts", counts, inUse);
+                for (int g = 0; g < groups.count(); g++) {
+                    final long to = groups.end(g);
+                    BlockScaledProduct.multiply(
+                            rows(matrix(a, g), 0, to),
+                            matrix(b, g),
+                            null,
+                            out.select(0, g).slice(0, 0, to));
+                }
+                groups.requireGood();
+            });
+        }
+    }
+
+    private static final class HostMaskedGemmLaunch extends HostLaunch implements MaskedGemmLaunch<HostTensor> {
+        private final HostMaskedGemmPlan plan;
+
+        HostMaskedGemmLaunch(final HostMaskedGemmPlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final HostTensor counts,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            rebindTo(plan.bound(a, b, counts, out, workspace));
+        }
+    }
+
+    // ---- gemm_k_grouped ----
+
+    private static final class HostKGroupedGemmPlan extends HostPlan<KGroupedGemmSpec>
+            implements KGroupedGemmPlan<HostTensor> {
+        HostKGroupedGemmPlan(final KGroupedGemmSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public KGroupedGemmLaunch<HostTensor> bind(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final HostTensor groupEnds,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            return new HostKGroupedGemmLaunch(this, bound(a, b, groupEnds, c, out, workspace));
+        }
+
+        Bound bound(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final HostTensor groupEnds,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            final long most = GroupedOperands.check(spec(), a, b, groupEnds.spec(), specOf(c), out.spec());
+            Operands.checkWorkspace(spec().operation(), specOf(workspace), workspaceBytes());
+            return new Bound(most, inUse -> {
+                if (inUse == 0) {
+                    return;
+                }
+                final RowGroups groups =
+                        RowGroups.blocks("gemm_k_grouped: group_ends", groupEnds, inUse, spec().maxK());
+                for (int g = 0; g < groups.count(); g++) {
+                    final long from = groups.begin(g);
+                    final long to = groups.end(g);
+                    BlockScaledProduct.multiply(
+                            columns(a, from, to),
+                            columns(b, from, to),
+                            c == null ? null : c.select(0, g),
+                            out.select(0, g));
+                }
+                groups.requireGood();
+            });
+        }
+    }
+
+    private static final class HostKGroupedGemmLaunch extends HostLaunch implements KGroupedGemmLaunch<HostTensor> {
+        private final HostKGroupedGemmPlan plan;
+
+        HostKGroupedGemmLaunch(final HostKGroupedGemmPlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final HostTensor groupEnds,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            rebindTo(plan.bound(a, b, groupEnds, c, out, workspace));
         }
     }
 

@@ -15,6 +15,7 @@ import org.jspecify.annotations.Nullable;
 final class ReferenceStream implements Stream {
     private final Lifetime lifetime = new Lifetime("reference stream", List.of());
     private @Nullable List<Runnable> recording;
+    private @Nullable BadData found;
 
     /**
      * Does work, or keeps it for the graph being captured.
@@ -39,9 +40,28 @@ final class ReferenceStream implements Stream {
     private synchronized void submit(final Runnable work) {
         lifetime.requireOpen();
         if (recording == null) {
-            work.run();
+            run(work);
         } else {
             recording.add(work);
+        }
+    }
+
+    /** The first bad data is kept until a call waits, as the device does. */
+    private void run(final Runnable work) {
+        try {
+            work.run();
+        } catch (final BadData e) {
+            if (found == null) {
+                found = e;
+            }
+        }
+    }
+
+    private void throwFound() {
+        final BadData bad = found;
+        found = null;
+        if (bad != null) {
+            throw bad;
         }
     }
 
@@ -56,6 +76,7 @@ final class ReferenceStream implements Stream {
         if (recording != null) {
             throw new IllegalStateException("stream: synchronize: got a stream being captured, need one that is not");
         }
+        throwFound();
     }
 
     @Override
@@ -110,7 +131,8 @@ final class ReferenceStream implements Stream {
         @Override
         public void launch(final Stream on) {
             lifetime.requireOpen();
-            submit("graph", on, () -> work.forEach(Runnable::run));
+            final ReferenceStream stream = of("graph", on);
+            stream.submit(() -> work.forEach(stream::run));
         }
 
         @Override

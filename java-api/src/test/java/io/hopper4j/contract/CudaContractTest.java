@@ -23,6 +23,13 @@ final class CudaContractTest {
     }
 
     @Nested
+    final class GroupedGemm extends GroupedGemmContractTest<DeviceTensor> {
+        GroupedGemm() {
+            super(new CudaBackend());
+        }
+    }
+
+    @Nested
     final class MlaDecode extends MlaDecodeContractTest<DeviceTensor> {
         MlaDecode() {
             super(new CudaBackend());

@@ -107,6 +107,31 @@ final class Expected {
         return tolerance.result();
     }
 
+    /** The exact product of two matrices with 1x128 scales against an output. */
+    static GemmTolerance.Result columnScaledError(
+            final Scaled<HostTensor> a,
+            final Scaled<HostTensor> b,
+            final @Nullable HostTensor c,
+            final HostTensor out) {
+        final GemmTolerance tolerance = GemmTolerance.of(out.dtype());
+        for (int i = 0; i < a.rows(); i++) {
+            for (int j = 0; j < b.rows(); j++) {
+                double sum = c == null ? 0 : c.getFloat(i, j);
+                double magnitude = Math.abs(sum);
+                for (int x = 0; x < a.cols(); x++) {
+                    final double scale = (double) a.scales().getFloat(i, x / 128)
+                            * b.scales().getFloat(j, x / 128);
+                    final double product =
+                            (double) a.values().getFloat(i, x) * b.values().getFloat(j, x) * scale;
+                    sum += product;
+                    magnitude += Math.abs(product);
+                }
+                tolerance.add(out.getFloat(i, j), sum, magnitude);
+            }
+        }
+        return tolerance.result();
+    }
+
     /** The bits of all elements in row-major order, so that NaN and signed zeros count. */
     static int[] bits(final HostTensor tensor) {
         final float[] values = tensor.toFloats();

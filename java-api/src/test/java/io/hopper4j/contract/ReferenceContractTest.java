@@ -21,6 +21,13 @@ final class ReferenceContractTest {
     }
 
     @Nested
+    final class GroupedGemm extends GroupedGemmContractTest<HostTensor> {
+        GroupedGemm() {
+            super(new ReferenceBackend());
+        }
+    }
+
+    @Nested
     final class MlaDecode extends MlaDecodeContractTest<HostTensor> {
         MlaDecode() {
             super(new ReferenceBackend());

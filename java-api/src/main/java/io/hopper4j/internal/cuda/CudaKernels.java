@@ -22,7 +22,14 @@ import io.hopper4j.bindings.hopper4j_h;
 import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.gemm.GroupedGemmPlan;
+import io.hopper4j.gemm.GroupedGemmSpec;
+import io.hopper4j.gemm.KGroupedGemmPlan;
+import io.hopper4j.gemm.KGroupedGemmSpec;
+import io.hopper4j.gemm.MaskedGemmPlan;
+import io.hopper4j.gemm.MaskedGemmSpec;
 import io.hopper4j.internal.AttentionOperands;
+import io.hopper4j.internal.GroupedOperands;
 import io.hopper4j.internal.NativeLoader;
 import io.hopper4j.internal.Operands;
 import io.hopper4j.moe.CombineSpec;
@@ -90,6 +97,9 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     private static List<Reason> unmetNeeds(final OpSpec spec) {
         return switch (spec) {
             case GemmSpec gemm -> Operands.unmetNeeds(gemm);
+            case GroupedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
+            case MaskedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
+            case KGroupedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
             case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
             case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
             case MlaDecodeSpec decode -> AttentionOperands.unmetNeeds(decode);
@@ -107,6 +117,9 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
         final MemorySegment device = CudaDevice.describe(info, call.arena());
         return switch (spec) {
             case GemmSpec gemm -> CudaGemm.plan(device, gemm, call);
+            case GroupedGemmSpec gemm -> CudaGroupedGemm.plan(device, gemm, call);
+            case MaskedGemmSpec gemm -> CudaMaskedGemm.plan(device, gemm, call);
+            case KGroupedGemmSpec gemm -> CudaKGroupedGemm.plan(device, gemm, call);
             case QuantizeSpec quantize -> CudaQuantize.plan(device, quantize, call);
             case DequantizeSpec dequantize -> CudaDequantize.plan(device, dequantize, call);
             case MlaDecodeSpec decode -> CudaMlaDecode.plan(device, decode, call);
@@ -159,6 +172,21 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     @Override
     public GemmPlan<DeviceTensor> plan(final GemmSpec spec) {
         return plan(spec, CudaGemm.Planned::new);
+    }
+
+    @Override
+    public GroupedGemmPlan<DeviceTensor> plan(final GroupedGemmSpec spec) {
+        return plan(spec, CudaGroupedGemm.Planned::new);
+    }
+
+    @Override
+    public MaskedGemmPlan<DeviceTensor> plan(final MaskedGemmSpec spec) {
+        return plan(spec, CudaMaskedGemm.Planned::new);
+    }
+
+    @Override
+    public KGroupedGemmPlan<DeviceTensor> plan(final KGroupedGemmSpec spec) {
+        return plan(spec, CudaKGroupedGemm.Planned::new);
     }
 
     @Override

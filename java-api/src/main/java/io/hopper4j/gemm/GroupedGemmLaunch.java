@@ -1,0 +1,26 @@
+package io.hopper4j.gemm;
+
+import io.hopper4j.Launch;
+import io.hopper4j.Scaled;
+import io.hopper4j.Tensor;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A bound {@link GroupedGemmPlan}; {@code rows} of {@link Launch#launch} is M, the rows of all groups together: what the last end may be at most.
+ *
+ * @param <T> host or device tensors
+ */
+public interface GroupedGemmLaunch<T extends Tensor> extends Launch {
+    /**
+     * Exchanges the tensors: about a microsecond, for callers whose addresses change. On failure the old ones stay bound.
+     *
+     * @param a as in {@link GroupedGemmPlan#bind}
+     * @param b as in {@link GroupedGemmPlan#bind}
+     * @param groupEnds as in {@link GroupedGemmPlan#bind}
+     * @param out as in {@link GroupedGemmPlan#bind}
+     * @param workspace as in {@link GroupedGemmPlan#bind}
+     * @throws IllegalArgumentException as {@link GroupedGemmPlan#bind}
+     * @throws IllegalStateException if the launch or the arena of a tensor is closed, or another thread is inside {@code launch}
+     */
+    void rebind(Scaled<T> a, Scaled<T> b, T groupEnds, T out, @Nullable T workspace);
+}

@@ -1,0 +1,139 @@
+package io.hopper4j.internal.cuda;
+
+import static io.hopper4j.internal.GroupedOperands.groupStride;
+import static io.hopper4j.internal.GroupedOperands.rowStride;
+import static io.hopper4j.internal.GroupedOperands.scaleStride;
+
+import io.hopper4j.DeviceTensor;
+import io.hopper4j.Scaled;
+import io.hopper4j.bindings.h4j_gemm_grouped_args;
+import io.hopper4j.bindings.h4j_gemm_grouped_spec;
+import io.hopper4j.bindings.hopper4j_h;
+import io.hopper4j.gemm.GroupedGemmLaunch;
+import io.hopper4j.gemm.GroupedGemmPlan;
+import io.hopper4j.gemm.GroupedGemmSpec;
+import io.hopper4j.internal.GroupedOperands;
+import io.hopper4j.internal.Operands;
+import java.lang.foreign.MemorySegment;
+import org.jspecify.annotations.Nullable;
+
+/** The FP8 GEMM over groups of rows in the terms of the C ABI. */
+final class CudaGroupedGemm {
+    private static final int TMA = 16;
+    private static final int WORKSPACE = 256;
+
+    private CudaGroupedGemm() {}
+
+    /** Plans in native code: writes the handle of the plan to the call's output and answers the status. */
+    static int plan(final MemorySegment device, final GroupedGemmSpec spec, final Call call) {
+        final MemorySegment s = call.arena().allocate(h4j_gemm_grouped_spec.layout());
+        h4j_gemm_grouped_spec.struct_size(s, (int) h4j_gemm_grouped_spec.sizeof());
+        h4j_gemm_grouped_spec.groups(s, Math.toIntExact(spec.groups()));
+        h4j_gemm_grouped_spec.sm_budget(s, spec.smBudget());
+        h4j_gemm_grouped_spec.ends_dtype(s, spec.endsDType().code());
+        h4j_gemm_grouped_spec.max_m(s, spec.maxM());
+        h4j_gemm_grouped_spec.n(s, spec.n());
+        h4j_gemm_grouped_spec.k(s, spec.k());
+        return hopper4j_h.h4j_gemm_grouped_plan(device, s, call.output(), call.error());
+    }
+
+    /** The operands of a launch. */
+    private record Tensors(
+            Scaled<DeviceTensor> a,
+            Scaled<DeviceTensor> b,
+            DeviceTensor groupEnds,
+            DeviceTensor out,
+            @Nullable DeviceTensor workspace) {
+        void check(final Planned plan) {
+            GroupedOperands.check(plan.spec(), a, b, groupEnds.spec(), out.spec());
+            Operands.checkWorkspace(
+                    plan.spec().operation(), workspace == null ? null : workspace.spec(), plan.workspaceBytes());
+        }
+
+        MemorySegment args(final Binding binding, final Call call) {
+            final MemorySegment args = call.arena().allocate(h4j_gemm_grouped_args.layout());
+            h4j_gemm_grouped_args.struct_size(args, (int) h4j_gemm_grouped_args.sizeof());
+            h4j_gemm_grouped_args.a(args, binding.address("a.values", a.values(), TMA));
+            h4j_gemm_grouped_args.a_ld(args, rowStride(a.values().spec(), TMA));
+            h4j_gemm_grouped_args.a_scales(args, binding.address("a.scales", a.scales(), TMA));
+            h4j_gemm_grouped_args.a_scales_ld(args, scaleStride(a.scales().spec()));
+            h4j_gemm_grouped_args.b(args, binding.address("b.values", b.values(), TMA));
+            h4j_gemm_grouped_args.b_ld(args, rowStride(b.values().spec(), TMA));
+            h4j_gemm_grouped_args.b_group_ld(args, groupStride(b.values().spec(), TMA));
+            h4j_gemm_grouped_args.b_scales(args, binding.address("b.scales", b.scales(), Float.BYTES));
+            h4j_gemm_grouped_args.b_scales_ld(args, rowStride(b.scales().spec(), Float.BYTES));
+            h4j_gemm_grouped_args.b_scales_group_ld(args, groupStride(b.scales().spec(), Float.BYTES));
+            h4j_gemm_grouped_args.group_ends(
+                    args,
+                    binding.address(
+                            "groupEnds", groupEnds, groupEnds.spec().dtype().size()));
+            h4j_gemm_grouped_args.d(args, binding.address("out", out, TMA));
+            h4j_gemm_grouped_args.d_ld(args, rowStride(out.spec(), TMA));
+            if (workspace != null) {
+                h4j_gemm_grouped_args.workspace(args, binding.address("workspace", workspace, WORKSPACE));
+                h4j_gemm_grouped_args.workspace_bytes(args, workspace.spec().elements());
+            }
+            binding.hold();
+            return args;
+        }
+    }
+
+    /** A plan. */
+    static final class Planned extends CudaPlan implements GroupedGemmPlan<DeviceTensor> {
+        private final GroupedGemmSpec spec;
+
+        Planned(
+                final CudaKernels kernels,
+                final GroupedGemmSpec spec,
+                final MemorySegment handle,
+                final Lifetime.Lease lease) {
+            super(kernels, spec, handle, lease);
+            this.spec = spec;
+        }
+
+        @Override
+        public GroupedGemmSpec spec() {
+            return spec;
+        }
+
+        @Override
+        public GroupedGemmLaunch<DeviceTensor> bind(
+                final Scaled<DeviceTensor> a,
+                final Scaled<DeviceTensor> b,
+                final DeviceTensor groupEnds,
+                final DeviceTensor out,
+                final @Nullable DeviceTensor workspace) {
+            final Tensors tensors = new Tensors(a, b, groupEnds, out, workspace);
+            tensors.check(this);
+            return CudaLaunch.bind(
+                    this,
+                    spec.operation(),
+                    (plan, device, binding, call) -> hopper4j_h.h4j_gemm_grouped_bind(
+                            plan, device, tensors.args(binding, call), call.output(), call.error()),
+                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
+        }
+    }
+
+    /** A launch. */
+    private static final class Bound extends CudaLaunch implements GroupedGemmLaunch<DeviceTensor> {
+        private final Planned plan;
+
+        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
+            super(plan, plan.spec().operation(), plan.spec().maxM(), lease, handle, binding);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final Scaled<DeviceTensor> a,
+                final Scaled<DeviceTensor> b,
+                final DeviceTensor groupEnds,
+                final DeviceTensor out,
+                final @Nullable DeviceTensor workspace) {
+            final Tensors tensors = new Tensors(a, b, groupEnds, out, workspace);
+            tensors.check(plan);
+            rebind((launch, binding, call) ->
+                    hopper4j_h.h4j_gemm_grouped_rebind(launch, tensors.args(binding, call), call.error()));
+        }
+    }
+}

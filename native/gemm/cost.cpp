@@ -1,0 +1,68 @@
+#include "gemm/cost.h"
+
+#include <algorithm>
+
+#include "runtime/plan.h"
+
+namespace h4j::gemm {
+
+// Clocks of one K block of 128 on resident data. Measured for 128-row tiles on an H100: 296 at N 64, 410 at 96, 536 at 128, 606 at 144, 736 at 176,
+// 800 at 192, and 1053 for 256x128: the tensor core's 4 clocks a column and 128 rows, and some to start and end a group of MMAs.
+double math_clocks(const Config& config) {
+  const double tensor_core = 4.0 * config.tile_n * config.tile_m / 128.0 + 29.0;
+  // A group waits for its products and promotes them while other groups multiply. Two groups of wide tiles fill the tensor core that way.
+  const double own = 2.43 * config.tile_n * config.group_rows() / 64.0 + 156.0;
+  return std::max(tensor_core, own / config.k_groups);
+}
+
+double epilogue_clocks(const Config& config, int out_bytes) {
+  // Two cluster barriers and the exchange through distributed shared memory.
+  const double exchange = config.slices > 1 ? 3860.0 : 0.0;
+  return 183.0 + exchange + config.tile_m * config.tile_n * out_bytes / 34.3;
+}
+
+double stage_clocks(const Config& config, double active) { return config.stage_bytes() / std::min(kSmBytesPerClock, kL2BytesPerClock / active); }
+
+double total_clocks(double math, double memory) {
+  // The lesser of the two does not hide wholly under the greater.
+  constexpr double kUnhidden = 0.32;
+  return std::max(math, memory) + kUnhidden * std::min(math, memory) + kFixedClocks;
+}
+
+namespace {
+
+// What an order of tiles reads from device memory. A group's pass goes along all tiles of the other dimension; the next group finds those in the L2 if
+// everything that a pass touches fits into half of it (what is written takes room too), and reads them again otherwise.
+double raster_bytes(const Extents& extents, const Raster& raster, int group, bool along_m) {
+  const int grouped_tiles = along_m ? raster.tiles_m : raster.tiles_n;
+  const int other_tiles = along_m ? raster.tiles_n : raster.tiles_m;
+  const double grouped = double(along_m ? extents.m : extents.n) * double(extents.k);
+  const double other = double(along_m ? extents.n : extents.m) * double(extents.k);
+  const double share = double(group) / grouped_tiles;
+  const double cached = double(extents.l2_bytes) / 2;
+  if (other + share * (grouped + double(extents.m) * double(extents.n) * extents.out_bytes) <= cached) return grouped + other;
+  const double waves_a_pass = double(group) * other_tiles / extents.sms;
+  const double again = share * grouped <= cached ? 1.0 : std::max(1.0, waves_a_pass);
+  return again * grouped + double(ceil_div(grouped_tiles, group)) * other;
+}
+
+}  // namespace
+
+Raster choose_raster(const Extents& extents, int tiles_m, int tiles_n) {
+  Raster raster{tiles_m, tiles_n, 0, 0};
+  double least = 0.0;
+  for (const int group : {8, 4, 2, 1}) {
+    for (const bool along_m : {true, false}) {
+      const int used = std::min(group, along_m ? raster.tiles_m : raster.tiles_n);
+      const double bytes = raster_bytes(extents, raster, used, along_m);
+      if (raster.group == 0 || bytes < least) {
+        least = bytes;
+        raster.group = used;
+        raster.along_m = along_m;
+      }
+    }
+  }
+  return raster;
+}
+
+}  // namespace h4j::gemm

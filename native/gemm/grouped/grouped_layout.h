@@ -1,0 +1,46 @@
+// What the grouped GEMM's kernel gets. It serves groups of consecutive rows of one matrix A and groups that each have a matrix A of their own ("planes").
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "gemm/config.h"
+#include "runtime/fault.h"
+
+namespace h4j::gemm::grouped {
+
+// The table of groups lies in shared memory: 12 bytes each.
+inline constexpr int kMaxGroups = 512;
+// A is copied 64 rows at a time, so that rows behind a group's end are not.
+inline constexpr int kBoxRows = 64;
+
+// Rows whose scales one copy brings, beside the slack of 4 before them: a box has at most 256.
+constexpr int scale_box_rows(const Config& config) { return config.tile_m < 128 ? config.tile_m : 128; }
+
+struct Params {
+  CUtensorMap a;         // [planes, M, K] E4M3, box [64, 128]
+  CUtensorMap b;         // [groups, N, K] E4M3, box [tile_n, 128]
+  CUtensorMap a_scales;  // [planes, ceil(K/128), M] F32, box [strip_blocks, scale_box_rows + 4]
+  CUtensorMap d;         // [planes, M, N] BF16, box [64, store_cols]
+  const float* b_scales;
+  int64_t b_scales_ld;
+  int64_t b_scales_group_ld;
+  const void* extents;  // [groups] I32 or I64: ends of groups in M, or with planes the rows in use of each
+  __nv_bfloat16* d_pointer;
+  int64_t d_ld;
+  int64_t d_group_ld;  // 0 without planes
+  FaultSite bad_extents;
+  int32_t wide_extents;  // I64
+  int32_t planes;        // each group has its own
+  int32_t groups;
+  int32_t m;  // rows in use, of a plane where there are some
+  int32_t n;
+  int32_t k_blocks;
+  int32_t tiles_n;
+  int32_t raster_group;  // tiles of the grouped dimension that run side by side, within a group
+  int32_t raster_along_m;
+};
+
+}  // namespace h4j::gemm::grouped

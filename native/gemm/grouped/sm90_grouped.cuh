@@ -1,0 +1,154 @@
+// D = A B[g]^T for the rows of each group g, FP8 with block scales: the dense GEMM's roles over tiles that each belong to one group.
+#pragma once
+
+#include "gemm/grouped/grouped_layout.h"
+#include "gemm/groups.cuh"
+#include "gemm/roles.cuh"
+
+namespace h4j::gemm::grouped {
+
+// What a CTA knows of the groups. Built by its first warp, read by all.
+struct GroupTable {
+  int2 rows[kMaxGroups];      // first row, and the one behind the last, in the group's matrix
+  int tiles[kMaxGroups + 1];  // rows of tiles before the group's, and of all groups
+
+  // By a whole warp. One CTA also tells the host of extents that make no sense.
+  __device__ void build(const Params& params, int tile_m) {
+    Ends ends(params.extents, params.wide_extents, params.groups, params.planes ? INT32_MAX : params.m);
+    FirstFault fault;
+    int tiles_before = 0;
+    for (int base = 0; base < params.groups; base += 32) {
+      const int group = base + threadIdx.x % 32;
+      Ends::Group own = params.planes ? plane(params, group) : ends.next(base);
+      if (blockIdx.x == 0) fault.see(params.bad_extents, own.bad, group, own.got, own.begin, params.m);
+      const int count = (own.end - own.begin + tile_m - 1) / tile_m;
+      const int sum = inclusive_sum(count);
+      if (group < params.groups) {
+        rows[group] = make_int2(own.begin, own.end);
+        tiles[group] = tiles_before + sum - count;
+      }
+      tiles_before += __shfl_sync(kAllLanes, sum, 31);
+    }
+    if (threadIdx.x % 32 == 0) tiles[params.groups] = tiles_before;
+  }
+
+ private:
+  __device__ static Ends::Group plane(const Params& params, int group) {
+    if (group >= params.groups) return {0, 0, false, 0};
+    const int64_t got = extent_at(params.extents, params.wide_extents, group);
+    return {0, static_cast<int>(min(max(got, int64_t{0}), static_cast<int64_t>(params.m))), got < 0 || got > params.m, got};
+  }
+};
+
+struct GroupedTile {
+  int row;  // in the group's matrix A
+  int col;
+  int row_end;  // of the group
+  int group;
+};
+
+// Every so-many-th tile, group after group; within a group in the raster's order. By whole warps.
+class GroupScheduler {
+ public:
+  __device__ GroupScheduler(const Params& params, const GroupTable& table) : params_(params), table_(table), index_(blockIdx.x) {}
+
+  __device__ bool next(int tile_m, int tile_n, GroupedTile& tile) {
+    if (index_ >= table_.tiles[params_.groups] * params_.tiles_n) return false;
+    // The tile's group lies ahead, 32 groups at a time.
+    for (unsigned passed = kAllLanes; passed == kAllLanes;) {
+      const int probe = group_ + 1 + static_cast<int>(threadIdx.x % 32);
+      passed = __ballot_sync(kAllLanes, probe <= params_.groups && table_.tiles[min(probe, kMaxGroups)] * params_.tiles_n <= index_);
+      group_ += __popc(passed);
+    }
+    const int before = table_.tiles[group_];
+    const Tile place =
+        tile_at(index_ - before * params_.tiles_n, table_.tiles[group_ + 1] - before, params_.tiles_n, params_.raster_group, params_.raster_along_m);
+    const int2 rows = table_.rows[group_];
+    tile = {rows.x + place.row * tile_m, place.col * tile_n, rows.y, group_};
+    index_ += gridDim.x;
+    return true;
+  }
+
+ private:
+  const Params& params_;
+  const GroupTable& table_;
+  int index_;
+  int group_ = 0;
+};
+
+template <Config kConfigValue>
+struct Grouped {
+  static constexpr Config kConfig = kConfigValue;
+  static constexpr bool kColumnScales = false;
+  static constexpr bool kInterleaved = true;
+  static constexpr bool kRagged = true;
+  static constexpr bool kAnyRow = true;
+  static constexpr bool kAccumulates = false;
+  static constexpr bool kPrefetchesC = false;
+  using Out = __nv_bfloat16;
+  using Params = grouped::Params;
+  struct Shared : SharedStorage<kConfig, Out, kColumnScales, kAnyRow> {
+    GroupTable groups;
+  };
+  using Tile = GroupedTile;
+  using Scheduler = GroupScheduler;
+
+  __device__ static Scheduler scheduler(const Params& params, const Shared& shared) { return Scheduler(params, shared.groups); }
+  __device__ static BlockRange blocks(const Params& params, const Shared&, const Tile&) { return {0, params.k_blocks}; }
+
+  __device__ static uint32_t load_a(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
+    uint32_t bytes = 0;
+#pragma unroll
+    for (int row = 0; row < kConfig.tile_m; row += kBoxRows) {
+      if (row > 0 && tile.row + row >= tile.row_end) break;
+      cute::SM90_TMA_LOAD_3D::copy(&params.a, barrier, kLoadHint, static_cast<uint8_t*>(target) + row * kTileK, block * kTileK, tile.row + row,
+                                   plane_index(params, tile));
+      bytes += kBoxRows * kTileK;
+    }
+    return bytes;
+  }
+  __device__ static void load_b(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
+    cute::SM90_TMA_LOAD_3D::copy(&params.b, barrier, kLoadHint, target, block * kTileK, tile.col, tile.group);
+  }
+  __device__ static uint32_t load_a_scales(const Params& params, uint64_t* barrier, float* target, const Tile& tile, int block) {
+    const int row = tile.row / kScaleSlack * kScaleSlack;
+    uint32_t bytes = 0;
+#pragma unroll
+    for (int part = 0; part * kScaleBoxRows < kConfig.tile_m; ++part) {
+      cute::SM90_TMA_LOAD_3D::copy(&params.a_scales, barrier, kLoadHint, target + part * kSlackSegment, row + part * kScaleBoxRows, block,
+                                   plane_index(params, tile));
+      bytes += (kScaleBoxRows + kScaleSlack) * kConfig.strip_blocks() * 4;
+    }
+    return bytes;
+  }
+  // The 128x128 scales of a column; the last tile may reach past N.
+  __device__ static const float* b_scale_row(const Params& params, const Tile& tile, int col) {
+    return params.b_scales + tile.group * params.b_scales_group_ld + min(col, params.n - 1) / kTileK * params.b_scales_ld;
+  }
+  __device__ static void store_box(const Params& params, const void* source, const Tile& tile, int row, int col) {
+    cute::SM90_TMA_STORE_3D::copy(&params.d, source, col, row, plane_index(params, tile));
+  }
+  __device__ static int row_end(const Params&, const Tile& tile) { return tile.row_end; }
+  __device__ static int64_t plane(const Params& params, const Tile& tile) { return tile.group * params.d_group_ld; }
+
+ private:
+  static constexpr int kScaleBoxRows = scale_box_rows(kConfig);
+
+  __device__ static int plane_index(const Params& params, const Tile& tile) { return params.planes ? tile.group : 0; }
+};
+
+// Numbers rather than a Config: nvcc 13.0 writes stubs that do not compile for a class-type template argument.
+template <int kTileM, int kTileN, int kStages, int kGroups>
+__global__ void __launch_bounds__(Config{kTileM, kTileN, kStages, kGroups}.threads(), 1) grouped_kernel(const __grid_constant__ Params params) {
+  constexpr Config kConfig{kTileM, kTileN, kStages, kGroups};
+  using Op = Grouped<kConfig>;
+  using Shared = typename Op::Shared;
+  check_config<kConfig, Shared>();
+  extern __shared__ __align__(1024) uint8_t memory[];
+  Shared& shared = *reinterpret_cast<Shared*>(memory);
+
+  if (threadIdx.x / 32 == 1) shared.groups.build(params, kTileM);
+  run_roles<Op>(params, shared, &params.a, &params.b, &params.a_scales, &params.d);
+}
+
+}  // namespace h4j::gemm::grouped

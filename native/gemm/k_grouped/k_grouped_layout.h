@@ -1,0 +1,38 @@
+// What the K-grouped GEMM's kernel gets.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "gemm/config.h"
+#include "runtime/fault.h"
+
+namespace h4j::gemm::k_grouped {
+
+// The table of groups lies in shared memory: 8 bytes each.
+inline constexpr int kMaxGroups = 512;
+
+struct Params {
+  CUtensorMap a;         // [M, K] E4M3, box [tile_m, 128]
+  CUtensorMap b;         // [N, K] E4M3, box [tile_n, 128]
+  CUtensorMap a_scales;  // [ceil(K/128), M] F32, box [1, tile_m]
+  CUtensorMap b_scales;  // [ceil(K/128), N] F32, box [1, tile_n]
+  const void* ends;      // [groups] I32 or I64
+  const float* c;        // null unless accumulating
+  int64_t c_ld;
+  int64_t c_group_ld;
+  float* d_pointer;
+  int64_t d_ld;
+  int64_t d_group_ld;
+  FaultSite bad_ends;
+  int32_t wide_ends;  // I64
+  int32_t groups;
+  int32_t m;
+  int32_t n;
+  int32_t k;      // in use
+  int32_t max_k;  // of the tensors: the one end that need not be a multiple of 128
+  Raster raster;  // of each group
+};
+
+}  // namespace h4j::gemm::k_grouped
