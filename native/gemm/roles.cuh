@@ -8,7 +8,7 @@
 //   kRagged         a tile may end before tile_m rows, at a row that is not the last of D
 //   kAnyRow         a tile may begin at any row of A, not only at multiples of tile_m
 //   kAccumulates    params.c, where it is not null, is added
-//   kPrefetchesC    prefetch_c is called beside each K block that is loaded
+//   kUnroll         K blocks of the main loop's body
 // and static functions of params and tile (and some of shared memory): scheduler, blocks, load_a, load_b, load_a_scales, load_b_scales or b_scale_row, store_box, row_end, plane and
 // c_plane (elements before the tile's matrix in D and C).
 #pragma once
@@ -37,7 +37,9 @@ namespace h4j::gemm {
 template <Config kConfig, class Out, bool kColumnScales = false, bool kAnyRow = false>
 struct SharedStorage {
   static constexpr bool kStaged = std::is_same_v<Out, __nv_bfloat16> && kConfig.slices == 1;
-  static constexpr int kStoreBytes = kStaged ? kConfig.tile_m * kConfig.tile_n * 2 : 16;
+  // F32 of 64 rows of each math group at a time, which leaves by TMA too.
+  static constexpr bool kStagedF32 = kColumnScales;
+  static constexpr int kStoreBytes = kStaged ? kConfig.tile_m * kConfig.tile_n * 2 : kStagedF32 ? kConfig.row_groups() * 64 * kConfig.tile_n * 4 : 16;
   static constexpr int kValues = kConfig.tile_n / 2;  // of a thread in a [64, tile_n] accumulator
   // Column scales are read while the stage that they came with is filled anew, but before the stage after that is released.
   static constexpr int kAScales = !kAnyRow           ? kConfig.tile_m
@@ -110,7 +112,6 @@ class Producer {
 
   __device__ void load_a(Tile tile) {
     for (int block = range_.begin; block < range_.end; ++block, at_.advance()) {
-      if constexpr (Op::kPrefetchesC) Op::prefetch_c(params_, tile, block - range_.begin, range_.end - range_.begin);
       shared_.ring.wait_free(at_);
       if (threadIdx.x % 32 == 0) {
         uint32_t bytes = Op::load_a(params_, filled_barrier(), shared_.a[at_.stage], tile, block);
@@ -259,7 +260,7 @@ struct Consumer {
       }
       store(tile);
     }
-    if constexpr (Shared::kStaged) {
+    if constexpr (Shared::kStaged || Shared::kStagedF32) {
       if (k_group == 0 && threadIdx.x % 128 == 0) cute::tma_store_wait<0>();  // shared memory must outlive the copies that read it
     }
   }
@@ -276,7 +277,7 @@ struct Consumer {
 
   template <int kUsed>
   __device__ void multiply_stages(BlockRange range, Position& at, int boundary, int shift) {
-#pragma unroll 1
+#pragma unroll Op::kUnroll
     for (int block = range.begin; block < range.end; ++block) {
       shared.ring.wait_filled(at);
       const int scale_stage = Op::kColumnScales ? at.stage + at.phase * kConfig.stages : at.stage;
@@ -380,6 +381,11 @@ struct Consumer {
     }
     if constexpr (kConfig.slices > 1) {
       store_slices(tile);
+      return;
+    }
+    if constexpr (Shared::kStagedF32) {
+      if (params.c != nullptr && params.c != params.d_pointer) add_c(tile);
+      store_staged_f32(tile);
       return;
     }
     if constexpr (Op::kAccumulates) {
@@ -516,6 +522,38 @@ struct Consumer {
         if (r >= row_end || r + 64 <= row_end) continue;
         Staged::template copy_rows<kConfig.tile_n>(area + atom * kBoxes * Staged::kBoxBytes, row_end - r, params.n - tile.col,
                                                    d_row(tile, r) + tile.col, params.d_ld);
+      }
+    }
+  }
+
+  // The same for F32, 64 rows at a time. Where C is D, the copy engine adds: each element once, so results stay deterministic.
+  __device__ void store_staged_f32(Tile tile) {
+    constexpr int kBoxCols = 32;  // 128 bytes
+    constexpr int kBoxBytes = 64 * 128;
+    const bool issuer = threadIdx.x % 128 == 0;
+    uint8_t* area = shared.d + row_group * (kConfig.tile_n / kBoxCols) * kBoxBytes;
+#pragma unroll
+    for (int atom = 0; atom < kAtoms; ++atom) {
+      if (issuer) cute::tma_store_wait<0>();  // the copies before still read the staging area
+      group_barrier();
+#pragma unroll
+      for (int i = 0; i < kValues; i += 2) {
+        const int r = row + i / 2 % 2 * 8;
+        const int c = i / 4 * 8 + col;
+        const uint32_t inside = r * 128 + c % kBoxCols * 4;
+        const uint32_t swizzled = inside ^ ((inside >> 7 & 7) << 4);
+        *reinterpret_cast<float2*>(area + c / kBoxCols * kBoxBytes + swizzled) = make_float2(sum[atom][i], sum[atom][i + 1]);
+      }
+      cute::tma_store_fence();  // the copy engine must see these ordinary stores
+      group_barrier();
+      if (issuer) {
+        const int r = atom_row(tile, atom);
+#pragma unroll
+        for (int box = 0; box < kConfig.tile_n / kBoxCols; ++box) {
+          const int c = tile.col + box * kBoxCols;
+          if (r < Op::row_end(params, tile) && c < params.n) Op::store_box(params, area + box * kBoxBytes, tile, r, c);
+        }
+        cute::tma_store_arrive();
       }
     }
   }

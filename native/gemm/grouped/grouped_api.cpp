@@ -21,7 +21,7 @@ struct CommonPlan : h4j_plan {
     require_range(operation, "k", k, 16, kMaxExtent);
     require_multiple(operation, "k", k, 16);
     sms = usable_sms(operation, device, sm_budget);
-    const Problem problem{groups, std::max<int64_t>(mean, 1), n, k, sms, device.l2_bytes};
+    const Problem problem{groups, std::max<int64_t>(mean, 1), n, k, sms};
     std::vector<Config> configs;
     std::vector<int> shared_memory;
     for (const Instance* candidate : grouped_instances()) {
@@ -151,12 +151,12 @@ struct Launch final : h4j_launch {
     const Config& config = plan.instance->config;
     const int64_t planes = plan.planes();
     Params bound{};
-    bound.a = describe_planes(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.a, planes, rows, spec.k, a_group_ld, args.a_ld, 1, kBoxRows, kTileK,
+    bound.a = describe_planes(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.a, planes, rows, spec.k, a_group_ld, args.a_ld, 1, copy_rows(config), kTileK,
                               CU_TENSOR_MAP_SWIZZLE_128B, "a");
     bound.b = describe_planes(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.b, spec.groups, spec.n, spec.k, args.b_group_ld, args.b_ld, 1, config.tile_n,
                               kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "b");
     bound.a_scales = describe_planes(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, args.a_scales, planes, k_blocks, rows, a_scales_group_ld, args.a_scales_ld, 4,
-                                     config.strip_blocks(), scale_box_rows(config) + kScaleSlack, CU_TENSOR_MAP_SWIZZLE_NONE, "a_scales");
+                                     config.strip_blocks(), copy_rows(config) + kScaleSlack, CU_TENSOR_MAP_SWIZZLE_NONE, "a_scales");
     bound.d = describe_planes(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, args.d, planes, rows, spec.n, d_group_ld, args.d_ld, 2, kBoxRows, config.store_cols(),
                               store_swizzle(config.store_cols()), "d");
     bound.b_scales = reinterpret_cast<const float*>(args.b_scales);

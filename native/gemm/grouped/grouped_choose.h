@@ -15,7 +15,6 @@ struct Problem {
   int64_t n;
   int64_t k;
   int sms;
-  int64_t l2_bytes;
 };
 
 struct Choice {

@@ -13,16 +13,16 @@ namespace h4j::gemm::grouped {
 
 // The table of groups lies in shared memory: 12 bytes each.
 inline constexpr int kMaxGroups = 512;
-// A is copied 64 rows at a time, so that rows behind a group's end are not.
+// Rows of D that one copy stores.
 inline constexpr int kBoxRows = 64;
 
-// Rows whose scales one copy brings, beside the slack of 4 before them: a box has at most 256.
-constexpr int scale_box_rows(const Config& config) { return config.tile_m < 128 ? config.tile_m : 128; }
+// Rows of A, and of its scales beside the slack of 4 before them, that one copy brings: a tall tile may end after half of them, and a box has at most 256.
+constexpr int copy_rows(const Config& config) { return config.tile_m < 128 ? config.tile_m : 128; }
 
 struct Params {
-  CUtensorMap a;         // [planes, M, K] E4M3, box [64, 128]
+  CUtensorMap a;         // [planes, M, K] E4M3, box [copy_rows, 128]
   CUtensorMap b;         // [groups, N, K] E4M3, box [tile_n, 128]
-  CUtensorMap a_scales;  // [planes, ceil(K/128), M] F32, box [strip_blocks, scale_box_rows + 4]
+  CUtensorMap a_scales;  // [planes, ceil(K/128), M] F32, box [strip_blocks, copy_rows + 4]
   CUtensorMap d;         // [planes, M, N] BF16, box [64, store_cols]
   const float* b_scales;
   int64_t b_scales_ld;

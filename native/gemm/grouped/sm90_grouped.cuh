@@ -84,7 +84,7 @@ struct Grouped {
   static constexpr bool kRagged = true;
   static constexpr bool kAnyRow = true;
   static constexpr bool kAccumulates = false;
-  static constexpr bool kPrefetchesC = false;
+  static constexpr int kUnroll = 4;
   using Out = __nv_bfloat16;
   using Params = grouped::Params;
   struct Shared : SharedStorage<kConfig, Out, kColumnScales, kAnyRow> {
@@ -99,11 +99,11 @@ struct Grouped {
   __device__ static uint32_t load_a(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
     uint32_t bytes = 0;
 #pragma unroll
-    for (int row = 0; row < kConfig.tile_m; row += kBoxRows) {
+    for (int row = 0; row < kConfig.tile_m; row += kCopyRows) {
       if (row > 0 && tile.row + row >= tile.row_end) break;
       cute::SM90_TMA_LOAD_3D::copy(&params.a, barrier, kLoadHint, static_cast<uint8_t*>(target) + row * kTileK, block * kTileK, tile.row + row,
                                    plane_index(params, tile));
-      bytes += kBoxRows * kTileK;
+      bytes += kCopyRows * kTileK;
     }
     return bytes;
   }
@@ -114,10 +114,10 @@ struct Grouped {
     const int row = tile.row / kScaleSlack * kScaleSlack;
     uint32_t bytes = 0;
 #pragma unroll
-    for (int part = 0; part * kScaleBoxRows < kConfig.tile_m; ++part) {
-      cute::SM90_TMA_LOAD_3D::copy(&params.a_scales, barrier, kLoadHint, target + part * kSlackSegment, row + part * kScaleBoxRows, block,
+    for (int part = 0; part * kCopyRows < kConfig.tile_m; ++part) {
+      cute::SM90_TMA_LOAD_3D::copy(&params.a_scales, barrier, kLoadHint, target + part * kSlackSegment, row + part * kCopyRows, block,
                                    plane_index(params, tile));
-      bytes += (kScaleBoxRows + kScaleSlack) * kConfig.strip_blocks() * 4;
+      bytes += (kCopyRows + kScaleSlack) * kConfig.strip_blocks() * 4;
     }
     return bytes;
   }
@@ -132,7 +132,7 @@ struct Grouped {
   __device__ static int64_t plane(const Params& params, const Tile& tile) { return tile.group * params.d_group_ld; }
 
  private:
-  static constexpr int kScaleBoxRows = scale_box_rows(kConfig);
+  static constexpr int kCopyRows = copy_rows(kConfig);
 
   __device__ static int plane_index(const Params& params, const Tile& tile) { return params.planes ? tile.group : 0; }
 };

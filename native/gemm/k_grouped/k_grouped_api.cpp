@@ -105,6 +105,8 @@ struct Launch final : h4j_launch {
                               CU_TENSOR_MAP_SWIZZLE_NONE, "a_scales");
     bound.b_scales = describe(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, args.b_scales, k_blocks, spec.n, args.b_scales_ld, 4, 1, config.tile_n,
                               CU_TENSOR_MAP_SWIZZLE_NONE, "b_scales");
+    bound.d = describe_planes(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, args.d, spec.groups, spec.m, spec.n, args.d_group_ld, args.d_ld, 4, 64, 32,
+                              CU_TENSOR_MAP_SWIZZLE_128B, "d");
     bound.ends = reinterpret_cast<const void*>(args.group_ends);
     bound.c = reinterpret_cast<const float*>(args.c);
     bound.c_ld = args.c_ld;

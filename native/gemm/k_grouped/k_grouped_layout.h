@@ -18,6 +18,7 @@ struct Params {
   CUtensorMap b;         // [N, K] E4M3, box [tile_n, 128]
   CUtensorMap a_scales;  // [ceil(K/128), M] F32, box [1, tile_m]
   CUtensorMap b_scales;  // [ceil(K/128), N] F32, box [1, tile_n]
+  CUtensorMap d;         // [groups, M, N] F32, box [64, 32]
   const void* ends;      // [groups] I32 or I64
   const float* c;        // null unless accumulating
   int64_t c_ld;

@@ -68,7 +68,8 @@ struct KGrouped {
   static constexpr bool kRagged = false;
   static constexpr bool kAnyRow = false;
   static constexpr bool kAccumulates = true;
-  static constexpr bool kPrefetchesC = true;
+  // More spills.
+  static constexpr int kUnroll = 1;
   using Out = float;
   using Params = k_grouped::Params;
   struct Shared : SharedStorage<kConfig, Out, kColumnScales> {
@@ -94,20 +95,11 @@ struct KGrouped {
   __device__ static void load_b_scales(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
     cute::SM90_TMA_LOAD_2D::copy(&params.b_scales, barrier, kLoadHint, target, tile.col, block);
   }
-  // Brings the tile's share of C to the L2, spread over the first 32 K blocks, so that the epilogue does not wait for device memory. By a whole warp.
-  __device__ static void prefetch_c(const Params& params, const Tile& tile, int step, int steps) {
-    if (params.c == nullptr) return;
-    constexpr int kLineCols = 32;  // F32 of a line of 128 bytes
-    constexpr int kLines = kConfig.tile_n / kLineCols;
-    constexpr int kTurns = kConfig.tile_m * kLines / 32;
-    const int share = (kTurns + steps - 1) / steps;
-    for (int turn = step * share; turn < min((step + 1) * share, kTurns); ++turn) {
-      const int line = turn * 32 + static_cast<int>(threadIdx.x % 32);
-      const int row = tile.row + line / kLines;
-      const int col = tile.col + line % kLines * kLineCols;
-      if (row < params.m && col < params.n) {
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(params.c + c_plane(params, tile) + row * params.c_ld + col));
-      }
+  __device__ static void store_box(const Params& params, const void* source, const Tile& tile, int row, int col) {
+    if (params.c == params.d_pointer) {
+      cute::SM90_TMA_REDUCE_ADD_3D::copy(&params.d, source, col, row, tile.group);
+    } else {
+      cute::SM90_TMA_STORE_3D::copy(&params.d, source, col, row, tile.group);
     }
   }
   __device__ static int row_end(const Params& params, const Tile&) { return params.m; }
@@ -127,7 +119,7 @@ __global__ void __launch_bounds__(Config{kTileM, kTileN, kStages}.threads(), 1) 
   Shared& shared = *reinterpret_cast<Shared*>(memory);
 
   if (threadIdx.x / 32 == 1) shared.groups.build(params);
-  run_roles<Op>(params, shared, &params.a, &params.b, &params.a_scales, &params.b_scales);
+  run_roles<Op>(params, shared, &params.a, &params.b, &params.a_scales, &params.b_scales, &params.d);
 }
 
 }  // namespace h4j::gemm::k_grouped
