@@ -545,7 +545,7 @@ typedef struct h4j_swiglu_quantize_spec {
   uint32_t struct_size;
   int32_t scale_kind; /* H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
   int32_t weighted;   /* 1: each row has a weight */
-  int32_t masked;     /* 1: how many rows of a group are in use, device memory says; rows of a launch are then groups in use */
+  int32_t masked;     /* 1: how many rows of a group are in use, device memory says; rows of a launch are then what a count may be at most */
   int32_t sm_budget;  /* at most so many SMs, 0: all */
   int32_t groups;     /* 1..1024; 1 unless masked */
   int64_t max_rows;   /* of a group, >= 0; groups * max_rows below 2^31 */

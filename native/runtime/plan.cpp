@@ -105,6 +105,13 @@ void require_ld(const char* operation, const char* argument, int64_t ld, int64_t
   }
 }
 
+void require_far_ld(const char* operation, const char* argument, int64_t ld, int64_t extent, int64_t multiple) {
+  if (ld < extent || ld % multiple != 0 || ld > kMaxGroupExtent) {
+    invalid(operation, argument, format("%lld", static_cast<long long>(ld)),
+            format("a multiple of %lld, at least %lld", static_cast<long long>(multiple), static_cast<long long>(extent)));
+  }
+}
+
 int64_t element_size(h4j_dtype dtype) {
   switch (dtype) {
     case H4J_I64:

@@ -111,6 +111,9 @@ void require_address(const char* operation, const char* argument, uint64_t addre
 void require_range(const char* operation, const char* argument, int64_t value, int64_t low, int64_t high);
 void require_multiple(const char* operation, const char* argument, int64_t value, int64_t factor);
 void require_ld(const char* operation, const char* argument, int64_t ld, int64_t extent, int64_t multiple);
+// The same of groups and pages, which may be farther apart than rows may: twice the largest distance is within int64.
+inline constexpr int64_t kMaxGroupExtent = INT64_MAX / 2;
+void require_far_ld(const char* operation, const char* argument, int64_t ld, int64_t extent, int64_t multiple);
 
 // Largest count of rows, columns or depth: keeps every product of two extents and an element size inside int64 and every index inside int32.
 inline constexpr int64_t kMaxExtent = INT32_MAX - 255;

@@ -70,7 +70,7 @@ struct Launch final : h4j_launch {
     require_ld(kOperation, "in_ld", args.in_ld, kTokenDim, 8);
     require_ld(kOperation, "block_table_ld", args.block_table_ld, ceil_div(spec.max_length, spec.page_size), 1);
     require_ld(kOperation, "cache_ld", args.cache_ld, is_bf16 ? kTokenDim : kFp8TokenBytes, is_bf16 ? 8 : 16);
-    require_ld(kOperation, "cache_page_ld", args.cache_page_ld, spec.page_size * args.cache_ld, is_bf16 ? 8 : 16);
+    require_far_ld(kOperation, "cache_page_ld", args.cache_page_ld, spec.page_size * args.cache_ld, is_bf16 ? 8 : 16);
     params.in = reinterpret_cast<const __nv_bfloat16*>(args.in);
     params.in_ld = args.in_ld;
     params.weight = reinterpret_cast<const void*>(args.weight);

@@ -10,12 +10,6 @@ namespace {
 constexpr const char* kOperation = "swiglu_quantize";
 constexpr int64_t kScaleBlock = 128;
 
-// Groups may be farther apart than rows may.
-void require_group_ld(const char* argument, int64_t ld, int64_t extent, int64_t multiple) {
-  if (ld < extent) invalid(kOperation, argument, format("%lld", static_cast<long long>(ld)), format("at least %lld", static_cast<long long>(extent)));
-  require_multiple(kOperation, argument, ld, multiple);
-}
-
 struct Plan final : h4j_plan {
   Plan(const h4j_device_info& planned, const h4j_swiglu_quantize_spec& requested) : h4j_plan(kOperation), spec(requested) {
     device = planned;
@@ -29,7 +23,7 @@ struct Plan final : h4j_plan {
     require_multiple(kOperation, "cols", spec.cols, 8);
     sms = usable_sms(kOperation, device, spec.sm_budget);
     instance = &find_instance(spec.masked != 0);
-    info.grid = grid(spec.max_rows, spec.groups);
+    info.grid = grid(spec.max_rows);
     info.block = kThreads;
     info.shared_memory = 0;
     std::snprintf(info.kernel, sizeof info.kernel, "%s", instance->name);
@@ -37,8 +31,8 @@ struct Plan final : h4j_plan {
                   spec.masked ? "counts of rows in device memory" : "rows given by the launch", info.grid, sms);
   }
 
-  int grid(int64_t rows, int64_t groups) const {
-    const int64_t warps = groups * ceil_div(rows, kRowsPerWarp) * ceil_div(spec.cols, kScaleBlock);
+  int grid(int64_t rows) const {
+    const int64_t warps = spec.groups * ceil_div(rows, kRowsPerWarp) * ceil_div(spec.cols, kScaleBlock);
     const int64_t resident = int64_t{sms} * kCtasPerSm;
     // How many rows counts will ask for is not known, and each CTA reads all counts: two for each that runs at once.
     return spec.masked ? static_cast<int>(std::min(ceil_div(warps, kWarpsPerCta), 2 * resident))
@@ -53,7 +47,7 @@ struct Plan final : h4j_plan {
 struct Launch final : h4j_launch {
   Launch(const Plan& made_from, const h4j_device& opened, const h4j_swiglu_quantize_args& args)
       : h4j_launch(kOperation, opened), plan(made_from), kernel(plan.instance->stub, opened, 0) {
-    max_rows = plan.spec.masked ? plan.spec.groups : plan.spec.max_rows;
+    max_rows = plan.spec.max_rows;
     params.row_counts_site = fault_site(opened, kOperation, "row_counts");
     rebind(args);
   }
@@ -71,9 +65,9 @@ struct Launch final : h4j_launch {
     require_ld(kOperation, "out_ld", args.out_ld, spec.cols, 16);
     require_ld(kOperation, "scales_ld", args.scales_ld, spec.max_rows, 4);
     if (spec.groups > 1) {
-      require_group_ld("in_group_ld", args.in_group_ld, spec.max_rows * args.in_ld, 8);
-      require_group_ld("out_group_ld", args.out_group_ld, spec.max_rows * args.out_ld, 16);
-      require_group_ld("scales_group_ld", args.scales_group_ld, spec.max_rows, 1);
+      require_far_ld(kOperation, "in_group_ld", args.in_group_ld, spec.max_rows * args.in_ld, 8);
+      require_far_ld(kOperation, "out_group_ld", args.out_group_ld, spec.max_rows * args.out_ld, 16);
+      require_far_ld(kOperation, "scales_group_ld", args.scales_group_ld, spec.max_rows, 1);
     }
     params.in = reinterpret_cast<const __nv_bfloat16*>(args.in);
     params.in_ld = args.in_ld;
@@ -86,6 +80,7 @@ struct Launch final : h4j_launch {
     params.scales = reinterpret_cast<float*>(args.scales);
     params.scales_ld = args.scales_ld;
     params.scales_group_ld = args.scales_group_ld;
+    params.groups = spec.groups;
     params.max_rows = static_cast<int32_t>(spec.max_rows);
     params.cols = static_cast<int32_t>(spec.cols);
     params.col_blocks = static_cast<int32_t>(ceil_div(spec.cols, kScaleBlock));
@@ -94,10 +89,8 @@ struct Launch final : h4j_launch {
 
   void run(CUstream stream, int64_t rows) const override {
     Params used = params;
-    used.groups = plan.spec.masked ? static_cast<int32_t>(rows) : 1;
-    used.rows = plan.spec.masked ? params.max_rows : static_cast<int32_t>(rows);
-    const int grid = plan.grid(used.rows, used.groups);
-    if (grid > 0) kernel.launch({static_cast<unsigned>(grid), kThreads}, stream, &used);
+    used.rows = static_cast<int32_t>(rows);
+    kernel.launch({static_cast<unsigned>(plan.grid(rows)), kThreads}, stream, &used);
   }
 
   Plan plan;

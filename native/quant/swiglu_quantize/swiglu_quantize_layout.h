@@ -29,8 +29,8 @@ struct Params {
   int64_t scales_ld;
   int64_t scales_group_ld;
   FaultSite row_counts_site;
-  int32_t groups;    // in use
-  int32_t rows;      // in use, masked: most of a group
+  int32_t groups;
+  int32_t rows;      // in use, or, masked, what a count may be at most
   int32_t max_rows;  // that a group has room for
   int32_t cols;
   int32_t col_blocks;

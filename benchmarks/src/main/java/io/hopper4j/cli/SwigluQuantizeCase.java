@@ -95,7 +95,7 @@ record SwigluQuantizeCase(SwigluQuantizeSpec spec, long gap, long seed) implemen
                         operation(),
                         shape(),
                         plan.kernel(),
-                        gpu.microseconds(launch, spec.launchRows()),
+                        gpu.microseconds(launch, spec.maxRows()),
                         new Row.Measure("values/bound", tolerance.worstValueRatio(), 1),
                         new Row.Measure("scales/bound", tolerance.worstScaleRatio(), 1),
                         new Row.Measure("stray", (double) stray, 0));

@@ -6,8 +6,8 @@ import io.hopper4j.Tensor;
 import org.jspecify.annotations.Nullable;
 
 /**
- * A bound {@link SwigluQuantizePlan}. {@code rows} of {@link Launch#launch} is the number of rows in use, or, where device memory says how
- * many rows of each group are, of groups.
+ * A bound {@link SwigluQuantizePlan}. {@code rows} of {@link Launch#launch} is the number of rows in use, or, where device memory counts
+ * those of each group, what a count may be at most.
  *
  * @param <T> host or device tensors
  */

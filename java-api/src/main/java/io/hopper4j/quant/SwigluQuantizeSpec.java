@@ -92,11 +92,6 @@ public record SwigluQuantizeSpec(
         return groups * maxRows;
     }
 
-    /** {@return what a launch's rows in use are counted in, at most: groups where masked, rows otherwise} */
-    public long launchRows() {
-        return masked ? groups : maxRows;
-    }
-
     @Override
     public String operation() {
         return "swiglu_quantize";

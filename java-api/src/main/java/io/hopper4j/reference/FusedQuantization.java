@@ -79,8 +79,8 @@ public final class FusedQuantization {
      * @param weights {@code [groups * maxRows]}, or null
      * @param rowCounts {@code [groups]}, or null
      * @param out {@code [groups * maxRows, cols]}; the rows in use are overwritten
-     * @param used groups in use where masked, else rows in use
-     * @throws IllegalArgumentException if a count is not in 0..maxRows; all groups are done before
+     * @param used rows in use, or, where there are counts, what they may be at most
+     * @throws IllegalArgumentException if a count is not in 0..used; all groups are done before
      */
     public static void swigluQuantize(
             final SwigluQuantizeSpec spec,
@@ -90,13 +90,16 @@ public final class FusedQuantization {
             final Scaled<HostTensor> out,
             final long used) {
         DeviceFault fault = DeviceFault.NONE;
-        for (long group = 0; group < (rowCounts == null ? 1 : used); group++) {
+        if (used == 0) {
+            return; // nothing is launched, and no count is read
+        }
+        for (long group = 0; group < spec.groups(); group++) {
             final long count = rowCounts == null ? used : PagedLatentAttention.integer(rowCounts, group);
-            if (count < 0 || count > spec.maxRows()) {
-                fault = fault.or(spec.operation(), "row_counts", group, count, spec.maxRows());
+            if (count < 0 || count > used) {
+                fault = fault.or(spec.operation(), "row_counts", group, count, used);
             }
             final long begin = group * spec.maxRows();
-            final long end = begin + Math.clamp(count, 0, spec.maxRows());
+            final long end = begin + Math.clamp(count, 0, used);
             for (long first = begin; first < end; first += CHUNK) {
                 final int rows = (int) Math.min(CHUNK, end - first);
                 final float[][] x = rows(in, first, rows);
@@ -176,8 +179,6 @@ public final class FusedQuantization {
      * @param kind of the scales
      */
     public static void transposeQuantize(final HostTensor in, final Scaled<HostTensor> out, final ScaleKind kind) {
-        if (out.cols() > 0) {
-            BlockQuantization.quantize(in.transpose(0, 1), out, kind);
-        }
+        BlockQuantization.quantize(in.transpose(0, 1), out, kind);
     }
 }

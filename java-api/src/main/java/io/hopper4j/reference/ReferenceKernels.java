@@ -793,7 +793,7 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
                 final Scaled<HostTensor> out) {
             Operands.check(spec(), in.spec(), specOf(weights), specOf(rowCounts), out);
             return new Bound(
-                    spec().launchRows(),
+                    spec().maxRows(),
                     used -> FusedQuantization.swigluQuantize(spec(), in, weights, rowCounts, out, used));
         }
     }

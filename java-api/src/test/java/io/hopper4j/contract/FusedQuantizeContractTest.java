@@ -195,8 +195,8 @@ abstract class FusedQuantizeContractTest<T extends Tensor> {
                 SwigluQuantizeSpec.masked(counts.length, maxRows, cols).withWeights(true);
         try (SwigluQuantizePlan<T> plan = backend.kernels().plan(spec);
                 SwigluQuantizeLaunch<T> launch = plan.bind(put(in, 16), vector(DType.F32, weights), rowCounts, out)) {
-            launch.launch(backend.stream(), 5);
-            untouched(backend.get(out), 5L * maxRows, rows);
+            launch.launch(backend.stream(), 0);
+            untouched(backend.get(out), 0, rows);
             launch.launch(backend.stream());
             final Scaled<HostTensor> got = backend.get(out);
             final QuantizeTolerance tolerance = new QuantizeTolerance(ScaleKind.F32);
@@ -234,7 +234,7 @@ abstract class FusedQuantizeContractTest<T extends Tensor> {
                     })
                     .withMessage("swiglu_quantize: row_counts[1]: got -3, need 0..8");
             untouched(backend.get(out), 8, 16);
-            launch.launch(backend.stream(), 1);
+            launch.launch(backend.stream(), 0);
             backend.stream().synchronize();
         }
     }

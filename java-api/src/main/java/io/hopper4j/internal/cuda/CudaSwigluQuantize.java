@@ -103,7 +103,7 @@ final class CudaSwigluQuantize {
         private final SwigluQuantizeSpec spec;
 
         Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().launchRows(), lease, handle, binding);
+            super(plan, plan.spec().operation(), plan.spec().maxRows(), lease, handle, binding);
             this.spec = plan.spec();
         }
 
