@@ -537,6 +537,86 @@ H4J_API h4j_status h4j_gemm_k_grouped_bind(const h4j_plan* plan, h4j_device* dev
                                            h4j_error* error);
 H4J_API h4j_status h4j_gemm_k_grouped_rebind(h4j_launch* launch, const h4j_gemm_k_grouped_args* args, h4j_error* error);
 H4J_API h4j_status h4j_gemm_k_grouped(h4j_stream* stream, const h4j_gemm_k_grouped_spec* spec, const h4j_gemm_k_grouped_args* args, h4j_error* error);
+/* -- gemm_bf16: D = A B^T (+ C) of BF16 matrices, one product or a batch of them --
+ *   D[z,m,n] = sum_k A[z,m,k] B[z,n,k] (+ C[z,m,n])
+ * Products and sums are F32, D is rounded to nearest even. Strides between rows and between products are free, so that the batch may be a middle
+ * dimension: [b,h,r] x [h,d,r] -> [b,h,d], the absorbed projections of MLA, has batch h, row stride h * r and batch stride r. */
+typedef struct h4j_gemm_bf16_spec {
+  uint32_t struct_size;
+  h4j_dtype out_dtype; /* H4J_BF16 or H4J_F32: type of D and C */
+  int32_t accumulate;  /* 1: C is added */
+  int32_t sm_budget;   /* at most so many SMs, 0: all */
+  int64_t batch;       /* products, 0..65535 */
+  int64_t max_m;       /* >= 0 */
+  int64_t n;           /* a multiple of 8, >= 8 */
+  int64_t k;           /* a multiple of 8, >= 8 */
+} h4j_gemm_bf16_spec;
+
+/* Strides in elements. The _batch_ld of a batch of one is not read. */
+typedef struct h4j_gemm_bf16_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t a;         /* [batch, M, K], 16-byte aligned */
+  int64_t a_ld;       /* between rows, a multiple of 8, >= K */
+  int64_t a_batch_ld; /* between products, a multiple of 8, >= K */
+  uint64_t b;         /* [batch, N, K], 16-byte aligned */
+  int64_t b_ld;       /* a multiple of 8, >= K */
+  int64_t b_batch_ld; /* a multiple of 8, >= K */
+  uint64_t c;         /* [batch, M, N] of out_dtype, 16-byte aligned; may be d; 0 unless accumulate */
+  int64_t c_ld;       /* a multiple of 16 bytes, >= N */
+  int64_t c_batch_ld; /* a multiple of 16 bytes, >= N */
+  uint64_t d;         /* [batch, M, N] of out_dtype, 16-byte aligned; overlaps nothing but c at the same address and strides */
+  int64_t d_ld;       /* a multiple of 16 bytes, >= N */
+  int64_t d_batch_ld; /* a multiple of 16 bytes, >= N */
+  uint64_t workspace; /* workspace_bytes of the plan, 256-byte aligned; 0 where that is 0. Not shared by launches that may overlap */
+  int64_t workspace_bytes;
+} h4j_gemm_bf16_args;
+
+H4J_API h4j_status h4j_gemm_bf16_plan(const h4j_device_info* device, const h4j_gemm_bf16_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_gemm_bf16_bind(const h4j_plan* plan, h4j_device* device, const h4j_gemm_bf16_args* args, h4j_launch** launch,
+                                      h4j_error* error);
+H4J_API h4j_status h4j_gemm_bf16_rebind(h4j_launch* launch, const h4j_gemm_bf16_args* args, h4j_error* error);
+H4J_API h4j_status h4j_gemm_bf16(h4j_stream* stream, const h4j_gemm_bf16_spec* spec, const h4j_gemm_bf16_args* args, h4j_error* error);
+
+/* -- gemm_bf16_grouped: the same with a B of its own for each group of consecutive rows --
+ *   D[m,n] = sum_k A[m,k] B[g,n,k] (+ C[m,n])  for the rows m of group g: group_ends[g-1] <= m < group_ends[g], from 0 for the first
+ * Groups may have any number of rows, 0 included; rows behind the last end are not written. An end below the one before it, or beyond the rows in use,
+ * is cut to that; the next synchronising call says so. */
+typedef struct h4j_gemm_bf16_grouped_spec {
+  uint32_t struct_size;
+  h4j_dtype out_dtype; /* H4J_BF16 or H4J_F32: type of D and C */
+  int32_t accumulate;  /* 1: C is added */
+  int32_t sm_budget;   /* at most so many SMs, 0: all */
+  int64_t groups;      /* 1..65535 */
+  int64_t max_m;       /* rows of all groups together, >= 0 */
+  int64_t n;           /* a multiple of 8, >= 8 */
+  int64_t k;           /* a multiple of 8, >= 8 */
+} h4j_gemm_bf16_grouped_spec;
+
+typedef struct h4j_gemm_bf16_grouped_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t a;          /* [M, K], 16-byte aligned */
+  int64_t a_ld;        /* elements between rows, a multiple of 8, >= K */
+  uint64_t b;          /* [groups, N, K], 16-byte aligned */
+  int64_t b_ld;        /* a multiple of 8, >= K */
+  int64_t b_group_ld;  /* elements between groups, a multiple of 8, >= K */
+  uint64_t group_ends; /* I32 [groups], ascending */
+  uint64_t c;          /* [M, N] of out_dtype, 16-byte aligned; may be d; 0 unless accumulate */
+  int64_t c_ld;        /* a multiple of 16 bytes, >= N */
+  uint64_t d;          /* [M, N] of out_dtype, 16-byte aligned; overlaps nothing but c at the same address and stride */
+  int64_t d_ld;        /* a multiple of 16 bytes, >= N */
+  uint64_t workspace;  /* workspace_bytes of the plan, 256-byte aligned; 0 where that is 0. Not shared by launches that may overlap */
+  int64_t workspace_bytes;
+} h4j_gemm_bf16_grouped_args;
+
+H4J_API h4j_status h4j_gemm_bf16_grouped_plan(const h4j_device_info* device, const h4j_gemm_bf16_grouped_spec* spec, h4j_plan** plan,
+                                              h4j_error* error);
+H4J_API h4j_status h4j_gemm_bf16_grouped_bind(const h4j_plan* plan, h4j_device* device, const h4j_gemm_bf16_grouped_args* args, h4j_launch** launch,
+                                              h4j_error* error);
+H4J_API h4j_status h4j_gemm_bf16_grouped_rebind(h4j_launch* launch, const h4j_gemm_bf16_grouped_args* args, h4j_error* error);
+H4J_API h4j_status h4j_gemm_bf16_grouped(h4j_stream* stream, const h4j_gemm_bf16_grouped_spec* spec, const h4j_gemm_bf16_grouped_args* args,
+                                         h4j_error* error);
 
 /* -- swiglu_quantize: the pass between an expert's GEMMs: SwiGLU, an optional weight a row, E4M3 with 1x128 scales --
  *   v = g / (1 + exp(-g)) * u (* weight[row]), g = in[row, c], u = in[row, cols + c]; quantised as `quantize` does, but that v / s

@@ -42,6 +42,10 @@ int64_t h4j_struct_size(const char* struct_name) {
   H4J_SIZE(h4j_moe_dispatch_args)
   H4J_SIZE(h4j_moe_combine_spec)
   H4J_SIZE(h4j_moe_combine_args)
+  H4J_SIZE(h4j_gemm_bf16_spec)
+  H4J_SIZE(h4j_gemm_bf16_args)
+  H4J_SIZE(h4j_gemm_bf16_grouped_spec)
+  H4J_SIZE(h4j_gemm_bf16_grouped_args)
 #undef H4J_SIZE
   return 0;
 }

@@ -8,6 +8,10 @@ import io.hopper4j.attention.MlaMergeLaunch;
 import io.hopper4j.attention.MlaMergePlan;
 import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.attention.MlaResult;
+import io.hopper4j.gemm.Bf16GemmPlan;
+import io.hopper4j.gemm.Bf16GemmSpec;
+import io.hopper4j.gemm.Bf16GroupedGemmPlan;
+import io.hopper4j.gemm.Bf16GroupedGemmSpec;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.gemm.GroupedGemmPlan;
@@ -108,6 +112,14 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @param spec the operation
      * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
      */
+    Bf16GemmPlan<T> plan(Bf16GemmSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
     MaskedGemmPlan<T> plan(MaskedGemmSpec spec);
 
     /**
@@ -117,6 +129,14 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
      */
     KGroupedGemmPlan<T> plan(KGroupedGemmSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    Bf16GroupedGemmPlan<T> plan(Bf16GroupedGemmSpec spec);
 
     /**
      * {@return a plan, which the caller closes}
@@ -226,6 +246,35 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @throws UnsupportedKernelException if no kernel serves the shape
      */
     void gemm(Scaled<T> a, Scaled<T> b, @Nullable T c, T out, Stream on);
+
+    /**
+     * Multiplies BF16 matrices, or a batch of them, once: {@code out = a b^T}; see {@link Bf16GemmSpec}.
+     *
+     * @param a {@code [M, K]} or {@code [batch, M, K]}, as in {@link Bf16GemmPlan#bind}
+     * @param b {@code [N, K]} or {@code [batch, N, K]}, as in {@link Bf16GemmPlan#bind}
+     * @param out {@code [M, N]} or {@code [batch, M, N]} BF16 or F32, as in {@link Bf16GemmPlan#bind}
+     * @param on the stream
+     * @throws IllegalArgumentException if a type, shape, stride, alignment or device does not fit
+     * @throws IllegalStateException if the stream or the arena of a tensor is closed
+     * @throws UnsupportedKernelException if no kernel serves the shape
+     */
+    default void gemm(final T a, final T b, final T out, final Stream on) {
+        gemm(a, b, null, out, on);
+    }
+
+    /**
+     * Multiplies BF16 matrices, or a batch of them, once and adds: {@code out = a b^T + c}; see {@link Bf16GemmSpec}.
+     *
+     * @param a {@code [M, K]} or {@code [batch, M, K]}, as in {@link Bf16GemmPlan#bind}
+     * @param b {@code [N, K]} or {@code [batch, N, K]}, as in {@link Bf16GemmPlan#bind}
+     * @param c of the type and shape of {@code out}, may be {@code out}; null: nothing is added
+     * @param out {@code [M, N]} or {@code [batch, M, N]} BF16 or F32, as in {@link Bf16GemmPlan#bind}
+     * @param on the stream
+     * @throws IllegalArgumentException if a type, shape, stride, alignment or device does not fit
+     * @throws IllegalStateException if the stream or the arena of a tensor is closed
+     * @throws UnsupportedKernelException if no kernel serves the shape
+     */
+    void gemm(T a, T b, @Nullable T c, T out, Stream on);
 
     /**
      * Quantises once; see {@link QuantizeSpec}.

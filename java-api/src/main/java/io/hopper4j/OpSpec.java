@@ -3,6 +3,8 @@ package io.hopper4j;
 import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergeSpec;
+import io.hopper4j.gemm.Bf16GemmSpec;
+import io.hopper4j.gemm.Bf16GroupedGemmSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.gemm.GroupedGemmSpec;
 import io.hopper4j.gemm.KGroupedGemmSpec;
@@ -17,7 +19,9 @@ import io.hopper4j.quant.TransposeQuantizeSpec;
 
 /** What an operation is to compute and how large it may be: all that is needed to choose a kernel, and no addresses. */
 public sealed interface OpSpec
-        permits CombineSpec,
+        permits Bf16GemmSpec,
+                Bf16GroupedGemmSpec,
+                CombineSpec,
                 DequantizeSpec,
                 DispatchSpec,
                 GemmSpec,

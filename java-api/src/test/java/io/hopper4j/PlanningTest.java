@@ -7,6 +7,8 @@ import static org.junit.jupiter.api.Assumptions.assumeTrue;
 import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.gemm.Bf16GemmSpec;
+import io.hopper4j.gemm.Bf16GroupedGemmSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
@@ -41,6 +43,8 @@ final class PlanningTest {
             GemmSpec.of(4096, 7168, 2048),
             GemmSpec.of(1, 8, 16).withOut(DType.F32).withAccumulate(true),
             GemmSpec.of(0, 576, 7168).withSmBudget(20),
+            Bf16GemmSpec.batched(128, 64, 512, 128),
+            Bf16GroupedGemmSpec.of(8, 4096, 2048, 7168),
             QuantizeSpec.of(4096, 7168, DType.BF16, Scaling.ACTIVATION_1X128),
             QuantizeSpec.of(7168, 2048, DType.F32, Scaling.WEIGHT_128X128),
             DequantizeSpec.of(128, 2048, Scaling.WEIGHT_128X128, DType.F16),

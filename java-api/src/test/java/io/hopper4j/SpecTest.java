@@ -7,6 +7,8 @@ import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaCacheWriteSpec;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaSoftmaxScale;
+import io.hopper4j.gemm.Bf16GemmSpec;
+import io.hopper4j.gemm.Bf16GroupedGemmSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
@@ -30,6 +32,13 @@ final class SpecTest {
         refused(
                 () -> GemmSpec.of(1L << 31, 8, 1L << 31),
                 "gemm: A [maxM,k]: got 2147483648 x 2147483648, need fewer than 2^60 elements");
+        refused(() -> Bf16GemmSpec.batched(-1, 1, 8, 8), "gemm_bf16: batch: got -1, need at least 0");
+        refused(() -> Bf16GemmSpec.of(1, 8, 0), "gemm_bf16: k: got 0, need at least 1");
+        refused(
+                () -> Bf16GemmSpec.batched(1L << 20, 1L << 20, 8, 1L << 20),
+                "gemm_bf16: A [batch,maxM,k]: got 1099511627776 x 1048576, need fewer than 2^60 elements");
+        refused(() -> Bf16GroupedGemmSpec.of(0, 1, 8, 8), "gemm_bf16_grouped: groups: got 0, need at least 1");
+        refused(() -> Bf16GroupedGemmSpec.of(1, -1, 8, 8), "gemm_bf16_grouped: maxM: got -1, need at least 0");
         refused(
                 () -> QuantizeSpec.of(-1, 8, DType.F32, Scaling.ACTIVATION_1X128),
                 "quantize: maxRows: got -1, need at least 0");
@@ -82,6 +91,16 @@ final class SpecTest {
 
     @Test
     void shouldChangeOneThingAtATime() {
+        assertThat(Bf16GemmSpec.of(7, 8, 16)
+                        .withOut(DType.F32)
+                        .withAccumulate(true)
+                        .withSmBudget(3))
+                .isEqualTo(new Bf16GemmSpec(1, 7, 8, 16, DType.F32, true, 3));
+        assertThat(Bf16GroupedGemmSpec.of(2, 7, 8, 16)
+                        .withOut(DType.F32)
+                        .withAccumulate(true)
+                        .withSmBudget(3))
+                .isEqualTo(new Bf16GroupedGemmSpec(2, 7, 8, 16, DType.F32, true, 3));
         final GemmSpec spec = GemmSpec.of(7, 8, 16);
         assertThat(spec)
                 .isEqualTo(new GemmSpec(

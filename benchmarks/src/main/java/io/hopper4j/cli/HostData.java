@@ -157,6 +157,23 @@ final class HostData {
         }
     }
 
+    /** Fills a matrix with a choice from 4096 normal values of standard deviation 1: for matrices of many millions. */
+    static void fillWithNormalFast(final HostTensor matrix, final SplitMix64 random) {
+        final float[] normal = new float[4096];
+        for (int i = 0; i < normal.length; i++) {
+            normal[i] = (float) normal(random);
+        }
+        final float[] row = new float[Math.toIntExact(matrix.shape().size(1))];
+        for (long i = 0; i < matrix.shape().size(0); i++) {
+            long bits = 0;
+            for (int j = 0; j < row.length; j++) {
+                bits = j % 5 == 0 ? random.next() : bits >>> 12; // five choices a draw
+                row[j] = normal[(int) (bits & 4095)];
+            }
+            matrix.select(0, i).setFloats(row);
+        }
+    }
+
     /** A normal number by the method of Box and Muller. */
     private static double normal(final SplitMix64 random) {
         return Math.sqrt(-2 * Math.log(1 - random.fraction())) * Math.cos(2 * Math.PI * random.fraction());

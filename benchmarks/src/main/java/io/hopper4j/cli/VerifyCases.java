@@ -5,6 +5,8 @@ import io.hopper4j.Scaling;
 import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergeSpec;
+import io.hopper4j.gemm.Bf16GemmSpec;
+import io.hopper4j.gemm.Bf16GroupedGemmSpec;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.moe.DispatchSpec;
 import io.hopper4j.moe.ExpertGroupSpec;
@@ -24,6 +26,7 @@ final class VerifyCases {
     private static final long[] ROWS = {0, 1, 63, 64, 65, 129, 4097};
     private static final long[] GEMM_N = {8, 576, 2112};
     private static final long[] GEMM_K = {16, 112, 128, 512, 7168};
+    private static final long[] BF16_GEMM_K = {8, 104, 128, 7168};
     private static final long[] COLS = {8, 112, 128, 512, 576, 2112, 7168};
     private static final List<DType> WIDE = List.of(DType.F32, DType.F16, DType.BF16);
     private static final List<Scaling> SCALINGS = List.of(Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128);
@@ -52,6 +55,7 @@ final class VerifyCases {
         quantize(cases, random);
         dequantize(cases, random);
         gemm(cases, random);
+        bf16Gemm(cases, random);
         mlaDecode(cases, random);
         mlaMerge(cases, random);
         fusedQuantize(cases, random);
@@ -206,6 +210,46 @@ final class VerifyCases {
                             8 * (1 + random.below(100)),
                             16 * (1 + random.below(100)),
                             random.below(2) == 1),
+                    random.next()));
+        }
+    }
+
+    /** All pairs of M and K, N taking turns; the router, the absorbed projections of MLA, and groups of rows. */
+    private static void bf16Gemm(final List<VerifyCase> cases, final SplitMix64 random) {
+        for (int i = 0; i < ROWS.length; i++) {
+            for (int j = 0; j < BF16_GEMM_K.length; j++) {
+                final Bf16GemmSpec spec = Bf16GemmSpec.of(ROWS[i], GEMM_N[(i + j) % GEMM_N.length], BF16_GEMM_K[j])
+                        .withOut((i + j) % 2 == 0 ? DType.BF16 : DType.F32)
+                        .withAccumulate((i + 2 * j) % 5 == 0);
+                cases.add(new Bf16GemmCase(spec, ROWS[i], 0, random.next()));
+            }
+        }
+        for (final long m : new long[] {1, 17, 128, 256}) {
+            cases.add(new Bf16GemmCase(Bf16GemmSpec.of(m, 256, 7168).withOut(DType.F32), m, 0, random.next()));
+            cases.add(new Bf16GemmCase(Bf16GemmSpec.batched(128, m, 128, 512), m, 0, random.next()));
+            cases.add(new Bf16GemmCase(Bf16GemmSpec.batched(128, m, 512, 128), m, 0, random.next()));
+        }
+        for (int i = 0; i < RANDOM_CASES; i++) {
+            final long m = random.below(700);
+            final Bf16GemmSpec spec = Bf16GemmSpec.batched(
+                            1 + random.below(4),
+                            m + random.below(100),
+                            8 * (1 + random.below(300)),
+                            8 * (1 + random.below(256)))
+                    .withOut(pick(List.of(DType.BF16, DType.F32), random))
+                    .withAccumulate(random.below(2) == 1);
+            cases.add(new Bf16GemmCase(spec, m, gap(random), random.next()));
+            final List<Integer> ends = new ArrayList<>();
+            int end = 0;
+            for (int g = 0; g <= (int) random.below(12); g++) {
+                end += random.below(3) == 0 ? 0 : (int) random.below(300);
+                ends.add(end);
+            }
+            cases.add(new Bf16GroupedGemmCase(
+                    Bf16GroupedGemmSpec.of(ends.size(), end + random.below(100), spec.n(), spec.k())
+                            .withOut(spec.outDType()),
+                    ends,
+                    gap(random),
                     random.next()));
         }
     }

@@ -58,6 +58,9 @@ final class VerifyCasesTest {
                         case GemmCase gemm -> kernels.support(gemm.spec()).isSupported();
                         case GroupedGemmCase grouped ->
                             kernels.support(grouped.product().spec()).isSupported();
+                        case Bf16GemmCase gemm -> kernels.support(gemm.spec()).isSupported();
+                        case Bf16GroupedGemmCase gemm ->
+                            kernels.support(gemm.spec()).isSupported();
                         case QuantizeCase quantize ->
                             kernels.support(quantize.spec()).isSupported();
                         case DequantizeCase dequantize ->

@@ -4811,6 +4811,510 @@ public class hopper4j_h extends hopper4j_h$shared {
         }
     }
 
+    private static class h4j_gemm_bf16_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_bf16_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_plan(const h4j_device_info *device, const h4j_gemm_bf16_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_bf16_plan$descriptor() {
+        return h4j_gemm_bf16_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_plan(const h4j_device_info *device, const h4j_gemm_bf16_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_bf16_plan$handle() {
+        return h4j_gemm_bf16_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_plan(const h4j_device_info *device, const h4j_gemm_bf16_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_bf16_plan$address() {
+        return h4j_gemm_bf16_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_plan(const h4j_device_info *device, const h4j_gemm_bf16_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_bf16_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_gemm_bf16_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_bf16_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_bf16_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_bf16_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_bf16_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_bf16_bind$descriptor() {
+        return h4j_gemm_bf16_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_bf16_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_bf16_bind$handle() {
+        return h4j_gemm_bf16_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_bf16_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_bf16_bind$address() {
+        return h4j_gemm_bf16_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_bf16_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_bf16_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_gemm_bf16_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_bf16_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_bf16_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_bf16_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_rebind(h4j_launch *launch, const h4j_gemm_bf16_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_bf16_rebind$descriptor() {
+        return h4j_gemm_bf16_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_rebind(h4j_launch *launch, const h4j_gemm_bf16_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_bf16_rebind$handle() {
+        return h4j_gemm_bf16_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_rebind(h4j_launch *launch, const h4j_gemm_bf16_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_bf16_rebind$address() {
+        return h4j_gemm_bf16_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_rebind(h4j_launch *launch, const h4j_gemm_bf16_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_bf16_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_gemm_bf16_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_bf16_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_bf16 {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_bf16");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16(h4j_stream *stream, const h4j_gemm_bf16_spec *spec, const h4j_gemm_bf16_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_bf16$descriptor() {
+        return h4j_gemm_bf16.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16(h4j_stream *stream, const h4j_gemm_bf16_spec *spec, const h4j_gemm_bf16_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_bf16$handle() {
+        return h4j_gemm_bf16.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16(h4j_stream *stream, const h4j_gemm_bf16_spec *spec, const h4j_gemm_bf16_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_bf16$address() {
+        return h4j_gemm_bf16.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16(h4j_stream *stream, const h4j_gemm_bf16_spec *spec, const h4j_gemm_bf16_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_bf16(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_gemm_bf16.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_bf16", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_bf16_grouped_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_bf16_grouped_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_plan(const h4j_device_info *device, const h4j_gemm_bf16_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_bf16_grouped_plan$descriptor() {
+        return h4j_gemm_bf16_grouped_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_plan(const h4j_device_info *device, const h4j_gemm_bf16_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_bf16_grouped_plan$handle() {
+        return h4j_gemm_bf16_grouped_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_plan(const h4j_device_info *device, const h4j_gemm_bf16_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_bf16_grouped_plan$address() {
+        return h4j_gemm_bf16_grouped_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_plan(const h4j_device_info *device, const h4j_gemm_bf16_grouped_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_bf16_grouped_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_gemm_bf16_grouped_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_bf16_grouped_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_bf16_grouped_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_bf16_grouped_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_bf16_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_bf16_grouped_bind$descriptor() {
+        return h4j_gemm_bf16_grouped_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_bf16_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_bf16_grouped_bind$handle() {
+        return h4j_gemm_bf16_grouped_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_bf16_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_bf16_grouped_bind$address() {
+        return h4j_gemm_bf16_grouped_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_bind(const h4j_plan *plan, h4j_device *device, const h4j_gemm_bf16_grouped_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_bf16_grouped_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_gemm_bf16_grouped_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_bf16_grouped_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_bf16_grouped_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_bf16_grouped_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_rebind(h4j_launch *launch, const h4j_gemm_bf16_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_bf16_grouped_rebind$descriptor() {
+        return h4j_gemm_bf16_grouped_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_rebind(h4j_launch *launch, const h4j_gemm_bf16_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_bf16_grouped_rebind$handle() {
+        return h4j_gemm_bf16_grouped_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_rebind(h4j_launch *launch, const h4j_gemm_bf16_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_bf16_grouped_rebind$address() {
+        return h4j_gemm_bf16_grouped_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped_rebind(h4j_launch *launch, const h4j_gemm_bf16_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_bf16_grouped_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_gemm_bf16_grouped_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_bf16_grouped_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_gemm_bf16_grouped {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_gemm_bf16_grouped");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped(h4j_stream *stream, const h4j_gemm_bf16_grouped_spec *spec, const h4j_gemm_bf16_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_gemm_bf16_grouped$descriptor() {
+        return h4j_gemm_bf16_grouped.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped(h4j_stream *stream, const h4j_gemm_bf16_grouped_spec *spec, const h4j_gemm_bf16_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_gemm_bf16_grouped$handle() {
+        return h4j_gemm_bf16_grouped.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped(h4j_stream *stream, const h4j_gemm_bf16_grouped_spec *spec, const h4j_gemm_bf16_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_gemm_bf16_grouped$address() {
+        return h4j_gemm_bf16_grouped.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_gemm_bf16_grouped(h4j_stream *stream, const h4j_gemm_bf16_grouped_spec *spec, const h4j_gemm_bf16_grouped_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_gemm_bf16_grouped(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_gemm_bf16_grouped.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_gemm_bf16_grouped", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class h4j_swiglu_quantize_plan {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             hopper4j_h.C_INT,

@@ -24,6 +24,12 @@ import io.hopper4j.attention.MlaMergePlan;
 import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.attention.MlaResult;
 import io.hopper4j.attention.MlaScheduleLaunch;
+import io.hopper4j.gemm.Bf16GemmLaunch;
+import io.hopper4j.gemm.Bf16GemmPlan;
+import io.hopper4j.gemm.Bf16GemmSpec;
+import io.hopper4j.gemm.Bf16GroupedGemmLaunch;
+import io.hopper4j.gemm.Bf16GroupedGemmPlan;
+import io.hopper4j.gemm.Bf16GroupedGemmSpec;
 import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
@@ -37,6 +43,7 @@ import io.hopper4j.gemm.MaskedGemmLaunch;
 import io.hopper4j.gemm.MaskedGemmPlan;
 import io.hopper4j.gemm.MaskedGemmSpec;
 import io.hopper4j.internal.AttentionOperands;
+import io.hopper4j.internal.Bf16Operands;
 import io.hopper4j.internal.GroupedOperands;
 import io.hopper4j.internal.Operands;
 import io.hopper4j.moe.CombineSpec;
@@ -65,7 +72,7 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * The operations in plain Java, under the contract of {@link Kernels}: the same checks and errors as the CUDA kernels, no workspace, and streams whose
- * work is done when the call returns. What is computed, {@link BlockScaledProduct}, {@link BlockQuantization} and {@link PagedLatentAttention} say.
+ * work is done when the call returns. What is computed, {@link BlockScaledProduct}, {@link MatrixProduct}, {@link BlockQuantization} and {@link PagedLatentAttention} say.
  *
  * <p>May be used from any thread that may access the tensors.
  */
@@ -83,6 +90,8 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
         lifetime.requireOpen();
         final List<Support.Reason> unmet = switch (spec) {
             case GemmSpec gemm -> Operands.unmetNeeds(gemm);
+            case Bf16GemmSpec gemm -> Bf16Operands.unmetNeeds(gemm);
+            case Bf16GroupedGemmSpec gemm -> Bf16Operands.unmetNeeds(gemm);
             case GroupedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
             case MaskedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
             case KGroupedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
@@ -128,6 +137,18 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
     public KGroupedGemmPlan<HostTensor> plan(final KGroupedGemmSpec spec) {
         requireSupport(spec);
         return new HostKGroupedGemmPlan(spec, lifetime);
+    }
+
+    @Override
+    public Bf16GemmPlan<HostTensor> plan(final Bf16GemmSpec spec) {
+        requireSupport(spec);
+        return new HostBf16GemmPlan(spec, lifetime);
+    }
+
+    @Override
+    public Bf16GroupedGemmPlan<HostTensor> plan(final Bf16GroupedGemmSpec spec) {
+        requireSupport(spec);
+        return new HostBf16GroupedGemmPlan(spec, lifetime);
     }
 
     @Override
@@ -203,6 +224,20 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
                 .withScaling(a.scaling(), b.scaling());
         try (GemmPlan<HostTensor> plan = plan(spec);
                 GemmLaunch<HostTensor> launch = plan.bind(a, b, c, out, null)) {
+            launch.launch(on);
+        }
+    }
+
+    @Override
+    public void gemm(
+            final HostTensor a,
+            final HostTensor b,
+            final @Nullable HostTensor c,
+            final HostTensor out,
+            final Stream on) {
+        final Bf16GemmSpec spec = Bf16Operands.specOf(a.spec(), b.spec(), c != null, out.dtype());
+        try (Bf16GemmPlan<HostTensor> plan = plan(spec);
+                Bf16GemmLaunch<HostTensor> launch = plan.bind(a, b, c, out, null)) {
             launch.launch(on);
         }
     }
@@ -588,6 +623,136 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
         public void rebind(
                 final Scaled<HostTensor> a,
                 final Scaled<HostTensor> b,
+                final HostTensor groupEnds,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            rebindTo(plan.bound(a, b, groupEnds, c, out, workspace));
+        }
+    }
+
+    // ---- gemm_bf16 ----
+
+    private static final class HostBf16GemmPlan extends HostPlan<Bf16GemmSpec> implements Bf16GemmPlan<HostTensor> {
+        HostBf16GemmPlan(final Bf16GemmSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public Bf16GemmLaunch<HostTensor> bind(
+                final HostTensor a,
+                final HostTensor b,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            return new HostBf16GemmLaunch(this, bound(a, b, c, out, workspace));
+        }
+
+        Bound bound(
+                final HostTensor a,
+                final HostTensor b,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            final long m = Bf16Operands.check(spec(), a.spec(), b.spec(), specOf(c), out.spec());
+            Operands.checkWorkspace(spec().operation(), specOf(workspace), workspaceBytes());
+            return new Bound(m, rows -> {
+                for (long z = 0; z < spec().batch(); z++) {
+                    MatrixProduct.multiply(
+                            matrix(a, z).slice(0, 0, rows),
+                            matrix(b, z),
+                            c == null ? null : matrix(c, z).slice(0, 0, rows),
+                            matrix(out, z).slice(0, 0, rows));
+                }
+            });
+        }
+
+        /** One matrix of a batch; a batch of one may be a plain matrix. */
+        private static HostTensor matrix(final HostTensor batch, final long index) {
+            return batch.shape().rank() == 2 ? batch : batch.select(0, index);
+        }
+    }
+
+    private static final class HostBf16GemmLaunch extends HostLaunch implements Bf16GemmLaunch<HostTensor> {
+        private final HostBf16GemmPlan plan;
+
+        HostBf16GemmLaunch(final HostBf16GemmPlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final HostTensor a,
+                final HostTensor b,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            rebindTo(plan.bound(a, b, c, out, workspace));
+        }
+    }
+
+    // ---- gemm_bf16_grouped ----
+
+    private static final class HostBf16GroupedGemmPlan extends HostPlan<Bf16GroupedGemmSpec>
+            implements Bf16GroupedGemmPlan<HostTensor> {
+        HostBf16GroupedGemmPlan(final Bf16GroupedGemmSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public Bf16GroupedGemmLaunch<HostTensor> bind(
+                final HostTensor a,
+                final HostTensor b,
+                final HostTensor groupEnds,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            return new HostBf16GroupedGemmLaunch(this, bound(a, b, groupEnds, c, out, workspace));
+        }
+
+        Bound bound(
+                final HostTensor a,
+                final HostTensor b,
+                final HostTensor groupEnds,
+                final @Nullable HostTensor c,
+                final HostTensor out,
+                final @Nullable HostTensor workspace) {
+            final long m = Bf16Operands.check(spec(), a.spec(), b.spec(), groupEnds.spec(), specOf(c), out.spec());
+            Operands.checkWorkspace(spec().operation(), specOf(workspace), workspaceBytes());
+            return new Bound(m, rows -> {
+                final RowGroups groups = RowGroups.consecutive("gemm_bf16_grouped: group_ends", groupEnds, rows);
+                for (int g = 0; g < groups.count(); g++) {
+                    final long from = groups.begin(g);
+                    final long to = groups.end(g);
+                    MatrixProduct.multiply(
+                            matrix(a).slice(0, from, to),
+                            b.shape().rank() == 2 ? b : b.select(0, g),
+                            c == null ? null : matrix(c).slice(0, from, to),
+                            matrix(out).slice(0, from, to));
+                }
+                groups.requireGood();
+            });
+        }
+
+        private static HostTensor matrix(final HostTensor rows) {
+            return rows.shape().rank() == 2 ? rows : rows.select(0, 0);
+        }
+    }
+
+    private static final class HostBf16GroupedGemmLaunch extends HostLaunch
+            implements Bf16GroupedGemmLaunch<HostTensor> {
+        private final HostBf16GroupedGemmPlan plan;
+
+        HostBf16GroupedGemmLaunch(final HostBf16GroupedGemmPlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final HostTensor a,
+                final HostTensor b,
                 final HostTensor groupEnds,
                 final @Nullable HostTensor c,
                 final HostTensor out,

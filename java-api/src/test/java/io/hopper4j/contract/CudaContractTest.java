@@ -30,6 +30,13 @@ final class CudaContractTest {
     }
 
     @Nested
+    final class Bf16Gemm extends Bf16GemmContractTest<DeviceTensor> {
+        Bf16Gemm() {
+            super(new CudaBackend());
+        }
+    }
+
+    @Nested
     final class MlaDecode extends MlaDecodeContractTest<DeviceTensor> {
         MlaDecode() {
             super(new CudaBackend());

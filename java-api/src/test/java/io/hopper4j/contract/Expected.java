@@ -132,6 +132,35 @@ final class Expected {
         return tolerance.result();
     }
 
+    /** The exact product of BF16 rows against an output: row {@code i} of A meets the B that begins at row {@code bRow[i]}, -1: not in use. */
+    static GemmTolerance.Result bf16GemmError(
+            final HostTensor a,
+            final HostTensor b,
+            final @Nullable HostTensor c,
+            final HostTensor out,
+            final int n,
+            final int[] bRow) {
+        final int k = Math.toIntExact(a.shape().size(a.shape().rank() - 1));
+        final float[] av = a.toFloats();
+        final float[] bv = b.toFloats();
+        final float[] cv = c == null ? new float[0] : c.toFloats();
+        final float[] got = out.toFloats();
+        final GemmTolerance tolerance = GemmTolerance.ofBf16(out.dtype(), k);
+        for (int i = 0; i < bRow.length; i++) {
+            for (int j = 0; bRow[i] >= 0 && j < n; j++) {
+                double sum = c == null ? 0 : cv[i * n + j];
+                double magnitude = Math.abs(sum);
+                for (int x = 0; x < k; x++) {
+                    final double product = (double) av[i * k + x] * bv[(bRow[i] + j) * k + x];
+                    sum += product;
+                    magnitude += Math.abs(product);
+                }
+                tolerance.add(got[i * n + j], sum, magnitude);
+            }
+        }
+        return tolerance.result();
+    }
+
     /** The bits of all elements in row-major order, so that NaN and signed zeros count. */
     static int[] bits(final HostTensor tensor) {
         final float[] values = tensor.toFloats();

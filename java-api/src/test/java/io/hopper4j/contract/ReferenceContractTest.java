@@ -28,6 +28,13 @@ final class ReferenceContractTest {
     }
 
     @Nested
+    final class Bf16Gemm extends Bf16GemmContractTest<HostTensor> {
+        Bf16Gemm() {
+            super(new ReferenceBackend());
+        }
+    }
+
+    @Nested
     final class MlaDecode extends MlaDecodeContractTest<HostTensor> {
         MlaDecode() {
             super(new ReferenceBackend());

@@ -19,6 +19,11 @@ import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaMergePlan;
 import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.bindings.hopper4j_h;
+import io.hopper4j.gemm.Bf16GemmLaunch;
+import io.hopper4j.gemm.Bf16GemmPlan;
+import io.hopper4j.gemm.Bf16GemmSpec;
+import io.hopper4j.gemm.Bf16GroupedGemmPlan;
+import io.hopper4j.gemm.Bf16GroupedGemmSpec;
 import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
@@ -29,6 +34,7 @@ import io.hopper4j.gemm.KGroupedGemmSpec;
 import io.hopper4j.gemm.MaskedGemmPlan;
 import io.hopper4j.gemm.MaskedGemmSpec;
 import io.hopper4j.internal.AttentionOperands;
+import io.hopper4j.internal.Bf16Operands;
 import io.hopper4j.internal.GroupedOperands;
 import io.hopper4j.internal.NativeLoader;
 import io.hopper4j.internal.Operands;
@@ -100,6 +106,8 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case GroupedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
             case MaskedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
             case KGroupedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
+            case Bf16GemmSpec gemm -> Bf16Operands.unmetNeeds(gemm);
+            case Bf16GroupedGemmSpec gemm -> Bf16Operands.unmetNeeds(gemm);
             case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
             case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
             case MlaDecodeSpec decode -> AttentionOperands.unmetNeeds(decode);
@@ -120,6 +128,8 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case GroupedGemmSpec gemm -> CudaGroupedGemm.plan(device, gemm, call);
             case MaskedGemmSpec gemm -> CudaMaskedGemm.plan(device, gemm, call);
             case KGroupedGemmSpec gemm -> CudaKGroupedGemm.plan(device, gemm, call);
+            case Bf16GemmSpec gemm -> CudaBf16Gemm.plan(device, gemm, call);
+            case Bf16GroupedGemmSpec gemm -> CudaBf16GroupedGemm.plan(device, gemm, call);
             case QuantizeSpec quantize -> CudaQuantize.plan(device, quantize, call);
             case DequantizeSpec dequantize -> CudaDequantize.plan(device, dequantize, call);
             case MlaDecodeSpec decode -> CudaMlaDecode.plan(device, decode, call);
@@ -187,6 +197,16 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     @Override
     public KGroupedGemmPlan<DeviceTensor> plan(final KGroupedGemmSpec spec) {
         return plan(spec, CudaKGroupedGemm.Planned::new);
+    }
+
+    @Override
+    public Bf16GemmPlan<DeviceTensor> plan(final Bf16GemmSpec spec) {
+        return plan(spec, CudaBf16Gemm.Planned::new);
+    }
+
+    @Override
+    public Bf16GroupedGemmPlan<DeviceTensor> plan(final Bf16GroupedGemmSpec spec) {
+        return plan(spec, CudaBf16GroupedGemm.Planned::new);
     }
 
     @Override
@@ -273,6 +293,38 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             final @Nullable DeviceTensor workspace,
             final Stream on) {
         try (GemmLaunch<DeviceTensor> launch = plan.bind(a, b, c, out, workspace)) {
+            launch.launch(on);
+        }
+    }
+
+    @Override
+    public void gemm(
+            final DeviceTensor a,
+            final DeviceTensor b,
+            final @Nullable DeviceTensor c,
+            final DeviceTensor out,
+            final Stream on) {
+        final Bf16GemmSpec spec = Bf16Operands.specOf(a.spec(), b.spec(), c != null, out.dtype());
+        try (Bf16GemmPlan<DeviceTensor> plan = plan(spec)) {
+            if (plan.workspaceBytes() == 0) {
+                gemm(plan, a, b, c, out, null, on);
+            } else {
+                try (DeviceArena scratch = device.openArena(on)) {
+                    gemm(plan, a, b, c, out, scratch.allocate(DType.U8, plan.workspaceBytes()), on);
+                }
+            }
+        }
+    }
+
+    private static void gemm(
+            final Bf16GemmPlan<DeviceTensor> plan,
+            final DeviceTensor a,
+            final DeviceTensor b,
+            final @Nullable DeviceTensor c,
+            final DeviceTensor out,
+            final @Nullable DeviceTensor workspace,
+            final Stream on) {
+        try (Bf16GemmLaunch<DeviceTensor> launch = plan.bind(a, b, c, out, workspace)) {
             launch.launch(on);
         }
     }

@@ -1,0 +1,139 @@
+package io.hopper4j.internal.cuda;
+
+import io.hopper4j.DeviceTensor;
+import io.hopper4j.TensorSpec;
+import io.hopper4j.bindings.h4j_gemm_bf16_grouped_args;
+import io.hopper4j.bindings.h4j_gemm_bf16_grouped_spec;
+import io.hopper4j.bindings.hopper4j_h;
+import io.hopper4j.gemm.Bf16GroupedGemmLaunch;
+import io.hopper4j.gemm.Bf16GroupedGemmPlan;
+import io.hopper4j.gemm.Bf16GroupedGemmSpec;
+import io.hopper4j.internal.Bf16Operands;
+import io.hopper4j.internal.Operands;
+import java.lang.foreign.MemorySegment;
+import org.jspecify.annotations.Nullable;
+
+/** The grouped BF16 GEMM in the terms of the C ABI. */
+final class CudaBf16GroupedGemm {
+    private static final int TMA = 16;
+    private static final int WORKSPACE = 256;
+
+    private CudaBf16GroupedGemm() {}
+
+    /** Plans in native code: writes the handle of the plan to the call's output and answers the status. */
+    static int plan(final MemorySegment device, final Bf16GroupedGemmSpec spec, final Call call) {
+        final MemorySegment s = call.arena().allocate(h4j_gemm_bf16_grouped_spec.layout());
+        h4j_gemm_bf16_grouped_spec.struct_size(s, (int) h4j_gemm_bf16_grouped_spec.sizeof());
+        h4j_gemm_bf16_grouped_spec.out_dtype(s, spec.outDType().code());
+        h4j_gemm_bf16_grouped_spec.accumulate(s, spec.accumulate() ? 1 : 0);
+        h4j_gemm_bf16_grouped_spec.sm_budget(s, spec.smBudget());
+        h4j_gemm_bf16_grouped_spec.groups(s, spec.groups());
+        h4j_gemm_bf16_grouped_spec.max_m(s, spec.maxM());
+        h4j_gemm_bf16_grouped_spec.n(s, spec.n());
+        h4j_gemm_bf16_grouped_spec.k(s, spec.k());
+        return hopper4j_h.h4j_gemm_bf16_grouped_plan(device, s, call.output(), call.error());
+    }
+
+    /** The operands of a launch. */
+    private record Tensors(
+            DeviceTensor a,
+            DeviceTensor b,
+            DeviceTensor groupEnds,
+            @Nullable DeviceTensor c,
+            DeviceTensor out,
+            @Nullable DeviceTensor workspace) {
+        void check(final Planned plan) {
+            Bf16Operands.check(plan.spec(), a.spec(), b.spec(), groupEnds.spec(), specOf(c), out.spec());
+            Operands.checkWorkspace(plan.spec().operation(), specOf(workspace), plan.workspaceBytes());
+        }
+
+        MemorySegment args(final Binding binding, final Call call) {
+            final MemorySegment args = call.arena().allocate(h4j_gemm_bf16_grouped_args.layout());
+            h4j_gemm_bf16_grouped_args.struct_size(args, (int) h4j_gemm_bf16_grouped_args.sizeof());
+            h4j_gemm_bf16_grouped_args.a(args, binding.address("a", a, TMA));
+            h4j_gemm_bf16_grouped_args.a_ld(args, Bf16Operands.rowStride(a.spec()));
+            h4j_gemm_bf16_grouped_args.b(args, binding.address("b", b, TMA));
+            h4j_gemm_bf16_grouped_args.b_ld(args, Bf16Operands.rowStride(b.spec()));
+            h4j_gemm_bf16_grouped_args.b_group_ld(args, Bf16Operands.matrixStride(b.spec()));
+            h4j_gemm_bf16_grouped_args.group_ends(args, binding.address("groupEnds", groupEnds, Integer.BYTES));
+            if (c != null) {
+                h4j_gemm_bf16_grouped_args.c(args, binding.address("c", c, TMA));
+                h4j_gemm_bf16_grouped_args.c_ld(args, Bf16Operands.rowStride(c.spec()));
+            }
+            h4j_gemm_bf16_grouped_args.d(args, binding.address("out", out, TMA));
+            h4j_gemm_bf16_grouped_args.d_ld(args, Bf16Operands.rowStride(out.spec()));
+            if (workspace != null) {
+                h4j_gemm_bf16_grouped_args.workspace(args, binding.address("workspace", workspace, WORKSPACE));
+                h4j_gemm_bf16_grouped_args.workspace_bytes(
+                        args, workspace.spec().elements());
+            }
+            binding.hold();
+            return args;
+        }
+
+        private static @Nullable TensorSpec specOf(final @Nullable DeviceTensor tensor) {
+            return tensor == null ? null : tensor.spec();
+        }
+    }
+
+    /** A plan. */
+    static final class Planned extends CudaPlan implements Bf16GroupedGemmPlan<DeviceTensor> {
+        private final Bf16GroupedGemmSpec spec;
+
+        Planned(
+                final CudaKernels kernels,
+                final Bf16GroupedGemmSpec spec,
+                final MemorySegment handle,
+                final Lifetime.Lease lease) {
+            super(kernels, spec, handle, lease);
+            this.spec = spec;
+        }
+
+        @Override
+        public Bf16GroupedGemmSpec spec() {
+            return spec;
+        }
+
+        @Override
+        public Bf16GroupedGemmLaunch<DeviceTensor> bind(
+                final DeviceTensor a,
+                final DeviceTensor b,
+                final DeviceTensor groupEnds,
+                final @Nullable DeviceTensor c,
+                final DeviceTensor out,
+                final @Nullable DeviceTensor workspace) {
+            final Tensors tensors = new Tensors(a, b, groupEnds, c, out, workspace);
+            tensors.check(this);
+            return CudaLaunch.bind(
+                    this,
+                    spec.operation(),
+                    (plan, device, binding, call) -> hopper4j_h.h4j_gemm_bf16_grouped_bind(
+                            plan, device, tensors.args(binding, call), call.output(), call.error()),
+                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
+        }
+    }
+
+    /** A launch. */
+    private static final class Bound extends CudaLaunch implements Bf16GroupedGemmLaunch<DeviceTensor> {
+        private final Planned plan;
+
+        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
+            super(plan, plan.spec().operation(), plan.spec().maxM(), lease, handle, binding);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(
+                final DeviceTensor a,
+                final DeviceTensor b,
+                final DeviceTensor groupEnds,
+                final @Nullable DeviceTensor c,
+                final DeviceTensor out,
+                final @Nullable DeviceTensor workspace) {
+            final Tensors tensors = new Tensors(a, b, groupEnds, c, out, workspace);
+            tensors.check(plan);
+            rebind((launch, binding, call) ->
+                    hopper4j_h.h4j_gemm_bf16_grouped_rebind(launch, tensors.args(binding, call), call.error()));
+        }
+    }
+}
