@@ -26,6 +26,8 @@ final class BenchOperations {
             new GroupedGemmBench(GroupedProducts.Form.CONTIGUOUS, false),
             new GroupedGemmBench(GroupedProducts.Form.MASKED, false),
             new GroupedGemmBench(GroupedProducts.Form.K, true),
+            new Bf16GemmBench(false),
+            new Bf16GemmBench(true),
             new QuantizeBench("quantize_1x128", Scaling.ACTIVATION_1X128),
             new QuantizeBench("quantize_128x128", Scaling.WEIGHT_128X128),
             new FusedQuantizeBench(FusedQuantizeBench.Kind.SWIGLU),

@@ -45,7 +45,7 @@ final class BenchPiecesTest {
     @Test
     void publicListHasEveryPublishedShape() {
         final List<BenchOperations.Case> cases = BenchOperations.cases("gemm", List.of(CaseList.PEERS));
-        assertThat(cases).hasSize(28 + 21 + 1 + 8 + 8 + 16 + 2).doesNotHaveDuplicates();
+        assertThat(cases).hasSize(28 + 21 + 1 + 8 + 8 + 16 + 2 + 28).doesNotHaveDuplicates();
         assertThat(cases.stream().map(BenchOperations.Case::toString))
                 .contains(
                         "fp8_gemm_nt m=64 n=2112 k=7168",
@@ -65,7 +65,7 @@ final class BenchPiecesTest {
                 new ArrayList<>(BenchOperations.cases("gemm", List.of(CaseList.PEERS)));
         peers.removeIf(one -> !one.operation().name().equals("fp8_gemm_nt"));
         assertThat(peers).hasSize(28);
-        assertThat(layers).hasSize(40).containsAll(peers);
+        assertThat(layers).hasSize(40 + 8 + 10).containsAll(peers);
     }
 
     @Test
