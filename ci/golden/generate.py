@@ -371,6 +371,43 @@ def latent_cache():
     return tensors, None
 
 
+# ---- mixture of experts ----
+
+def in_order(choice, ids, weights):
+    """Ids and their weights by falling choice, which torch.topk leaves open."""
+    order = choice.gather(1, ids).argsort(dim=1, descending=True, stable=True)
+    return ids.gather(1, order).int(), weights.gather(1, order)
+
+
+def gate():
+    """transformers' DeepseekV3TopkRouter with an identity for its weight, so that its input is its logits; and top-k of torch's softmax in float64."""
+    from transformers.models.deepseek_v3.configuration_deepseek_v3 import DeepseekV3Config
+    from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
+
+    generator = torch.Generator().manual_seed(31)
+    tensors = {}
+    tokens = 48
+    for experts, groups, kept, top_k, normalize, scale in ((256, 8, 4, 8, 1, 2.5), (64, 4, 2, 6, 0, 1.0), (24, 1, 1, 3, 1, 16.0)):
+        config = DeepseekV3Config(hidden_size=experts, n_routed_experts=experts, n_group=groups, topk_group=kept, num_experts_per_tok=top_k,
+                                  norm_topk_prob=bool(normalize), routed_scaling_factor=scale)
+        router = DeepseekV3TopkRouter(config)
+        bias = 0.3 * torch.rand(experts, generator=generator)
+        with torch.no_grad():
+            router.weight.copy_(torch.eye(experts))
+            router.e_score_correction_bias.copy_(bias)
+            logits, weights, ids = router(2 * torch.randn(tokens, experts, generator=generator))
+        case = f"SIGMOID.{experts}.{groups}.{kept}.{top_k}.{normalize}.{scale:g}"
+        tensors[f"logits.{case}"], tensors[f"bias.{case}"] = logits, bias
+        tensors[f"ids.{case}"], tensors[f"weights.{case}"] = in_order(logits.sigmoid() + bias, ids, weights)
+    logits = 2 * torch.randn(tokens, 60, generator=generator)
+    scores = logits.double().softmax(dim=1)
+    weights, ids = scores.topk(4, dim=1)
+    case = "SOFTMAX.60.1.1.4.0.1"
+    tensors[f"logits.{case}"], tensors[f"bias.{case}"] = logits, torch.zeros(60)
+    tensors[f"ids.{case}"], tensors[f"weights.{case}"] = in_order(scores, ids, weights.float())
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}, None
+
+
 FILES = {
     "conversion": conversion,
     "quantize": quantisation,
@@ -379,6 +416,7 @@ FILES = {
     "latent_attention": latent_attention,
     "latent_cache": latent_cache,
     "mla_decode": decode,
+    "moe_gate": gate,
 }
 
 

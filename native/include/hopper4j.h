@@ -909,6 +909,147 @@ H4J_API h4j_status h4j_moe_combine_bind(const h4j_plan* plan, h4j_group* group, 
                                         h4j_error* error);
 H4J_API h4j_status h4j_moe_combine_rebind(h4j_launch* launch, const h4j_moe_combine_args* args, h4j_error* error);
 
+/* -- moe_gate: which experts a token goes to and how much each counts (DeepSeek-V3 technical report, arXiv 2412.19437, section 2.1.2) --
+ *   s = sigmoid(logit), or the softmax of the token's logits;  choice = s + bias
+ * Experts lie in `groups` groups of neighbours. Of the groups, the kept_groups with the largest sum of their two best choices stay; of their experts, the
+ * top_k best choices are taken, best first. Equal sums or choices: the lower number first. NaN counts as larger than any number.
+ *   weight = s / (sum of the s that were taken + 1e-20) * scale, or s * scale where `normalize` is 0
+ * Disabled experts are never taken and make no group better. Where too few are left, ids end in -1 and their weights are 0. All arithmetic is F32. */
+#define H4J_SCORES_SIGMOID 0
+#define H4J_SCORES_SOFTMAX 1
+
+typedef struct h4j_moe_gate_spec {
+  uint32_t struct_size;
+  h4j_dtype logits_dtype; /* H4J_F32 or H4J_BF16 */
+  int32_t scores;         /* H4J_SCORES_SIGMOID, H4J_SCORES_SOFTMAX */
+  int32_t experts;        /* 1..1024 */
+  int32_t groups;         /* 1..32, a divisor of experts */
+  int32_t kept_groups;    /* 1..groups */
+  int32_t top_k;          /* 1..32, at most kept_groups * experts / groups */
+  int32_t normalize;      /* 1: the weights of a token sum to scale */
+  int32_t add_counts;     /* 1: counts are added to what stands there; 0: they begin at 0 */
+  int32_t sm_budget;      /* at most so many SMs, 0: all */
+  float scale;            /* of the weights, finite and > 0 */
+  uint32_t reserved;
+  int64_t max_tokens; /* >= 0; max_tokens * top_k below 2^31 */
+} h4j_moe_gate_spec;
+
+typedef struct h4j_moe_gate_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t logits;   /* [tokens, experts] of logits_dtype */
+  int64_t logits_ld; /* elements between rows, >= experts */
+  uint64_t bias;     /* F32 [experts]; 0: none */
+  uint64_t disabled; /* U8 [experts], not 0: never taken; 0: all may be taken */
+  uint64_t ids;      /* I32 [tokens, top_k], written */
+  uint64_t weights;  /* F32 [tokens, top_k], written */
+  uint64_t counts;   /* I32 [experts], how often each expert was taken, written; 0: not wanted */
+} h4j_moe_gate_args;
+
+H4J_API h4j_status h4j_moe_gate_plan(const h4j_device_info* device, const h4j_moe_gate_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_moe_gate_bind(const h4j_plan* plan, h4j_device* device, const h4j_moe_gate_args* args, h4j_launch** launch, h4j_error* error);
+H4J_API h4j_status h4j_moe_gate_rebind(h4j_launch* launch, const h4j_moe_gate_args* args, h4j_error* error);
+H4J_API h4j_status h4j_moe_gate(h4j_stream* stream, const h4j_moe_gate_spec* spec, const h4j_moe_gate_args* args, h4j_error* error);
+
+/* -- moe_bias_update: balancing without an auxiliary loss (arXiv 2408.15664; arXiv 2412.19437, section 2.1.2) --
+ *   bias[e] -= step where counts[e] is above the mean of all counts, += step where it is below, exactly; rows of a launch: 1 or 0 */
+typedef struct h4j_moe_bias_update_spec {
+  uint32_t struct_size;
+  int32_t experts;      /* 1..1024 */
+  float step;           /* finite and >= 0 */
+  int32_t clear_counts; /* 1: counts are 0 afterwards */
+  int32_t sm_budget;    /* one SM is used */
+  uint32_t reserved;
+} h4j_moe_bias_update_spec;
+
+typedef struct h4j_moe_bias_update_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t counts; /* I32 [experts] */
+  uint64_t bias;   /* F32 [experts], read and written */
+} h4j_moe_bias_update_args;
+
+H4J_API h4j_status h4j_moe_bias_update_plan(const h4j_device_info* device, const h4j_moe_bias_update_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_moe_bias_update_bind(const h4j_plan* plan, h4j_device* device, const h4j_moe_bias_update_args* args, h4j_launch** launch,
+                                            h4j_error* error);
+H4J_API h4j_status h4j_moe_bias_update_rebind(h4j_launch* launch, const h4j_moe_bias_update_args* args, h4j_error* error);
+H4J_API h4j_status h4j_moe_bias_update(h4j_stream* stream, const h4j_moe_bias_update_spec* spec, const h4j_moe_bias_update_args* args,
+                                       h4j_error* error);
+
+/* -- moe_permute: a copy of each token's row for each expert that it goes to, by expert, then by token, then by place among the token's ids --
+ * The rows of expert e end before group_ends[e] and begin at group_ends[e - 1] (0 for the first); each expert has a multiple of `alignment` of them, those
+ * behind its tokens' are zeros and have scales of 0. Rows behind the last end are not written. An id of -1 goes nowhere; any other that is no expert goes
+ * nowhere and is reported (see h4j_stream_synchronize). The rows of `out` number tokens * top_k + min(experts, tokens * top_k) * (alignment - 1), which is
+ * enough for any ids. Where out_dtype is E4M3 and in_dtype BF16, rows are quantised on the way, as `quantize` with 1x128 blocks does. */
+typedef struct h4j_moe_permute_spec {
+  uint32_t struct_size;
+  h4j_dtype in_dtype;  /* H4J_BF16 or H4J_F8_E4M3 */
+  h4j_dtype out_dtype; /* in_dtype, or H4J_F8_E4M3 */
+  int32_t scale_kind;  /* of rows quantised here: H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
+  int32_t experts;     /* 1..1024 */
+  int32_t top_k;       /* ids of a token, 1..32 */
+  int32_t alignment;   /* rows, a power of two, 1..256 */
+  int32_t sm_budget;   /* at most so many SMs, 0: all */
+  int64_t max_tokens;  /* >= 0; rows of `out` below 2^31 */
+  int64_t hidden;      /* elements of a row, a multiple of 16 bytes in both types */
+} h4j_moe_permute_spec;
+
+typedef struct h4j_moe_permute_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t ids;          /* I32 [tokens, top_k], 16-byte aligned */
+  uint64_t in;           /* [tokens, hidden] of in_dtype, 16-byte aligned */
+  int64_t in_ld;         /* elements between rows, a multiple of 16 bytes, >= hidden */
+  uint64_t in_scales;    /* F32, element (row, block) at block * in_scales_ld + row; 0 unless in_dtype is E4M3 */
+  int64_t in_scales_ld;  /* >= max_tokens, a multiple of 4; not read without scales */
+  uint64_t out;          /* [rows, hidden] of out_dtype, 16-byte aligned */
+  int64_t out_ld;        /* a multiple of 16 bytes, >= hidden */
+  uint64_t out_scales;   /* F32, element (row, block) at block * out_scales_ld + row; 0 unless out_dtype is E4M3 */
+  int64_t out_scales_ld; /* >= rows, a multiple of 4; not read without scales */
+  uint64_t group_ends;   /* I32 [experts], written */
+  uint64_t places;       /* I32 [tokens, top_k]: the row of `out` for each id, -1: none; written, moe_unpermute reads it */
+  uint64_t sources;      /* I32 [rows]: which of the tokens * top_k ids each row is of, -1 in padding; written up to the last end; 0: not wanted */
+} h4j_moe_permute_args;
+
+H4J_API h4j_status h4j_moe_permute_plan(const h4j_device_info* device, const h4j_moe_permute_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_moe_permute_bind(const h4j_plan* plan, h4j_device* device, const h4j_moe_permute_args* args, h4j_launch** launch,
+                                        h4j_error* error);
+H4J_API h4j_status h4j_moe_permute_rebind(h4j_launch* launch, const h4j_moe_permute_args* args, h4j_error* error);
+H4J_API h4j_status h4j_moe_permute(h4j_stream* stream, const h4j_moe_permute_spec* spec, const h4j_moe_permute_args* args, h4j_error* error);
+
+/* -- moe_unpermute: the way back: out[t] = sum over j of weights[t,j] * x[places[t,j]] (+ residual[t]), in that order in F32, rounded once to BF16 --
+ * A place of -1 adds nothing; any other that is no row of x adds nothing and is reported, one of them where there are several. */
+typedef struct h4j_moe_unpermute_spec {
+  uint32_t struct_size;
+  int32_t top_k;     /* places of a token, 1..32 */
+  int32_t weighted;  /* 0: each weight is 1 */
+  int32_t residual;  /* 1: there is one */
+  int32_t sm_budget; /* at most so many SMs, 0: all */
+  uint32_t reserved;
+  int64_t max_tokens; /* >= 0 */
+  int64_t rows;       /* of x, >= 0 */
+  int64_t hidden;     /* a multiple of 8, >= 8 */
+} h4j_moe_unpermute_spec;
+
+typedef struct h4j_moe_unpermute_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t x;          /* BF16 [rows, hidden], 16-byte aligned */
+  int64_t x_ld;        /* a multiple of 8, >= hidden */
+  uint64_t places;     /* I32 [tokens, top_k], as moe_permute writes it */
+  uint64_t weights;    /* F32 [tokens, top_k]; 0 unless weighted */
+  uint64_t residual;   /* BF16 [tokens, hidden], 16-byte aligned, may be out; 0 without */
+  int64_t residual_ld; /* a multiple of 8, >= hidden; not read without a residual */
+  uint64_t out;        /* BF16 [tokens, hidden], 16-byte aligned */
+  int64_t out_ld;      /* a multiple of 8, >= hidden */
+} h4j_moe_unpermute_args;
+
+H4J_API h4j_status h4j_moe_unpermute_plan(const h4j_device_info* device, const h4j_moe_unpermute_spec* spec, h4j_plan** plan, h4j_error* error);
+H4J_API h4j_status h4j_moe_unpermute_bind(const h4j_plan* plan, h4j_device* device, const h4j_moe_unpermute_args* args, h4j_launch** launch,
+                                          h4j_error* error);
+H4J_API h4j_status h4j_moe_unpermute_rebind(h4j_launch* launch, const h4j_moe_unpermute_args* args, h4j_error* error);
+H4J_API h4j_status h4j_moe_unpermute(h4j_stream* stream, const h4j_moe_unpermute_spec* spec, const h4j_moe_unpermute_args* args, h4j_error* error);
+
 #ifdef __cplusplus
 }
 #endif

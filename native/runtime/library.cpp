@@ -46,6 +46,14 @@ int64_t h4j_struct_size(const char* struct_name) {
   H4J_SIZE(h4j_gemm_bf16_args)
   H4J_SIZE(h4j_gemm_bf16_grouped_spec)
   H4J_SIZE(h4j_gemm_bf16_grouped_args)
+  H4J_SIZE(h4j_moe_gate_spec)
+  H4J_SIZE(h4j_moe_gate_args)
+  H4J_SIZE(h4j_moe_bias_update_spec)
+  H4J_SIZE(h4j_moe_bias_update_args)
+  H4J_SIZE(h4j_moe_permute_spec)
+  H4J_SIZE(h4j_moe_permute_args)
+  H4J_SIZE(h4j_moe_unpermute_spec)
+  H4J_SIZE(h4j_moe_unpermute_args)
 #undef H4J_SIZE
   return 0;
 }

@@ -34,7 +34,7 @@ struct h4j_launch {
   int ordinal;
   CUcontext primary;  // of the device that it was bound on
   int64_t max_rows = 0;
-  bool runs_empty = false;  // also without rows: other ranks wait for this one
+  bool runs_empty = false;  // also without rows: other ranks wait for this one, or it leaves zeros
 };
 
 namespace h4j {
@@ -93,7 +93,7 @@ void run_eagerly(h4j_stream* stream, const Spec* spec, const Args* args, const c
   const h4j_stream& target = require_handle(stream, operation, "stream");
   const Plan planned(target.device->info, read_struct(spec, operation, "spec"));
   const Launch launch(planned, *target.device, read_struct(args, operation, "args"));
-  if (launch.max_rows == 0) return;
+  if (launch.max_rows == 0 && !launch.runs_empty) return;
   const ScopedContext current(target.context);
   launch.run(target.stream, launch.max_rows);
 }

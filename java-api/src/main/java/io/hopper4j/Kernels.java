@@ -21,9 +21,17 @@ import io.hopper4j.gemm.KGroupedGemmSpec;
 import io.hopper4j.gemm.MaskedGemmPlan;
 import io.hopper4j.gemm.MaskedGemmSpec;
 import io.hopper4j.internal.cuda.CudaKernels;
+import io.hopper4j.moe.BiasUpdatePlan;
+import io.hopper4j.moe.BiasUpdateSpec;
 import io.hopper4j.moe.ExpertGroup;
 import io.hopper4j.moe.ExpertGroupSpec;
+import io.hopper4j.moe.GatePlan;
+import io.hopper4j.moe.GateSpec;
+import io.hopper4j.moe.PermutePlan;
+import io.hopper4j.moe.PermuteSpec;
 import io.hopper4j.moe.Rendezvous;
+import io.hopper4j.moe.UnpermutePlan;
+import io.hopper4j.moe.UnpermuteSpec;
 import io.hopper4j.quant.DequantizePlan;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizePlan;
@@ -214,6 +222,38 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @throws OutOfDeviceMemoryException if the memory that peers write does not fit
      */
     ExpertGroup<T> openGroup(ExpertGroupSpec spec, Rendezvous rendezvous);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    GatePlan<T> plan(GateSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    BiasUpdatePlan<T> plan(BiasUpdateSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    PermutePlan<T> plan(PermuteSpec spec);
+
+    /**
+     * {@return a plan, which the caller closes}
+     *
+     * @param spec the operation
+     * @throws UnsupportedKernelException if no kernel serves it; the exception has every reason
+     */
+    UnpermutePlan<T> plan(UnpermuteSpec spec);
 
     /** {@return a new stream for these kernels, which the caller closes} */
     Stream openStream();

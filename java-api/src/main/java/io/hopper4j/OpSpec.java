@@ -9,8 +9,12 @@ import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.gemm.GroupedGemmSpec;
 import io.hopper4j.gemm.KGroupedGemmSpec;
 import io.hopper4j.gemm.MaskedGemmSpec;
+import io.hopper4j.moe.BiasUpdateSpec;
 import io.hopper4j.moe.CombineSpec;
 import io.hopper4j.moe.DispatchSpec;
+import io.hopper4j.moe.GateSpec;
+import io.hopper4j.moe.PermuteSpec;
+import io.hopper4j.moe.UnpermuteSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
 import io.hopper4j.quant.RmsNormQuantizeSpec;
@@ -21,9 +25,11 @@ import io.hopper4j.quant.TransposeQuantizeSpec;
 public sealed interface OpSpec
         permits Bf16GemmSpec,
                 Bf16GroupedGemmSpec,
+                BiasUpdateSpec,
                 CombineSpec,
                 DequantizeSpec,
                 DispatchSpec,
+                GateSpec,
                 GemmSpec,
                 GroupedGemmSpec,
                 KGroupedGemmSpec,
@@ -31,10 +37,12 @@ public sealed interface OpSpec
                 MlaCacheWriteSpec,
                 MlaDecodeSpec,
                 MlaMergeSpec,
+                PermuteSpec,
                 QuantizeSpec,
                 RmsNormQuantizeSpec,
                 SwigluQuantizeSpec,
-                TransposeQuantizeSpec {
+                TransposeQuantizeSpec,
+                UnpermuteSpec {
     /** {@return the name of the operation in messages and reports, such as {@code gemm}} */
     String operation();
 

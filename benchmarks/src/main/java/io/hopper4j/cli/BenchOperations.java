@@ -37,7 +37,10 @@ final class BenchOperations {
             new MlaCacheWriteBench(MlaCacheFormat.FP8_BLOCKS),
             new MlaCacheWriteBench(MlaCacheFormat.FP8_TOKEN),
             new MlaDecodeBench(MlaDecodeBench.Part.DECODE),
-            new MlaDecodeBench(MlaDecodeBench.Part.SCHEDULE));
+            new MlaDecodeBench(MlaDecodeBench.Part.SCHEDULE),
+            new GateBench(),
+            new ExpertRowsBench(false),
+            new ExpertRowsBench(true));
 
     private BenchOperations() {}
 

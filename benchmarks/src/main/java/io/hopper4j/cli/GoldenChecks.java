@@ -57,6 +57,7 @@ final class GoldenChecks {
         }
         checks.addAll(AttentionGoldenChecks.all());
         checks.addAll(FusedGoldenChecks.all());
+        checks.addAll(MoeGoldenChecks.all());
         return checks;
     }
 

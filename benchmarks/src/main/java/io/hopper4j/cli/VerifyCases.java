@@ -8,9 +8,14 @@ import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.gemm.Bf16GemmSpec;
 import io.hopper4j.gemm.Bf16GroupedGemmSpec;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.moe.BiasUpdateSpec;
 import io.hopper4j.moe.DispatchSpec;
 import io.hopper4j.moe.ExpertGroupSpec;
+import io.hopper4j.moe.GateSpec;
 import io.hopper4j.moe.MoeLayout;
+import io.hopper4j.moe.PermuteSpec;
+import io.hopper4j.moe.Scores;
+import io.hopper4j.moe.UnpermuteSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
 import io.hopper4j.quant.RmsNormQuantizeSpec;
@@ -62,6 +67,8 @@ final class VerifyCases {
         mlaCacheWrite(cases, random);
         expertGroups(cases, gpus, random);
         groupedGemm(cases, random);
+        gate(cases, random);
+        expertRows(cases, random);
         return cases;
     }
 
@@ -345,6 +352,80 @@ final class VerifyCases {
                         format, kind, !wide, 1 << random.below(9), 3, 6000, 1 + random.below(4000), random.next()));
             }
         }
+    }
+
+    /** DeepSeek-V3's gate, one of each kind, and random ones; then the bias update. */
+    private static void gate(final List<VerifyCase> cases, final SplitMix64 random) {
+        for (final long tokens : ROWS) {
+            cases.add(new GateCase(GateSpec.deepSeekV3(tokens), tokens, 0, random.next()));
+        }
+        for (int i = 0; i < RANDOM_CASES; i++) {
+            final int groups = 1 + (int) random.below(32);
+            final int inGroup = 1 + (int) random.below(1024 / groups);
+            final int kept = 1 + (int) random.below(groups);
+            final long tokens = random.below(300);
+            final GateSpec spec = GateSpec.of(
+                            tokens + random.below(50),
+                            groups * inGroup,
+                            1 + (int) random.below(Math.min(32, kept * inGroup)))
+                    .withGroups(groups, kept)
+                    .withLogits(pick(List.of(DType.F32, DType.BF16), random))
+                    .withScores(pick(List.of(Scores.values()), random))
+                    .withNormalize(random.below(2) == 0);
+            cases.add(new GateCase(spec, tokens, 20 * random.below(3), random.next()));
+        }
+        for (final int experts : new int[] {1, 160, 256, 1024}) {
+            cases.add(new BiasUpdateCase(
+                    BiasUpdateSpec.of(experts, 0.001f).withClearCounts(experts % 3 == 1), random.next()));
+        }
+    }
+
+    /** Rows of every type there, and BF16 rows there and back. */
+    private static void expertRows(final List<VerifyCase> cases, final SplitMix64 random) {
+        final List<PermuteSpec> types = List.of(
+                PermuteSpec.of(0, 16, 1, 1, DType.BF16),
+                PermuteSpec.of(0, 16, 1, 1, DType.F8_E4M3),
+                PermuteSpec.of(0, 16, 1, 1, DType.BF16).withQuantize(ScaleKind.F32),
+                PermuteSpec.of(0, 16, 1, 1, DType.BF16).withQuantize(ScaleKind.POWER_OF_TWO));
+        final long[][] shapes = {
+            {1, 16, 4, 2, 1}, {65, 7168, 256, 8, 1}, {129, 2112, 32, 8, 128}, {700, 128, 1024, 32, 4}
+        };
+        for (final PermuteSpec type : types) {
+            for (final long[] s : shapes) {
+                cases.add(rowsCase(type, s[0], s[1], (int) s[2], (int) s[3], (int) s[4], s[0], random));
+            }
+            for (int i = 0; i < RANDOM_CASES / 2; i++) {
+                final long tokens = random.below(500);
+                cases.add(rowsCase(
+                        type,
+                        tokens + random.below(20),
+                        16 * (1 + random.below(100)),
+                        1 + (int) random.below(300),
+                        1 + (int) random.below(32),
+                        1 << random.below(9),
+                        tokens,
+                        random));
+            }
+        }
+    }
+
+    private static ExpertRowsCase rowsCase(
+            final PermuteSpec type,
+            final long maxTokens,
+            final long hidden,
+            final int experts,
+            final int topK,
+            final int alignment,
+            final long tokens,
+            final SplitMix64 random) {
+        final PermuteSpec spec = new PermuteSpec(
+                maxTokens, hidden, experts, topK, type.inDType(), type.outDType(), alignment, type.scaleKind(), 0);
+        final UnpermuteSpec back = type.outDType() == DType.BF16
+                ? UnpermuteSpec.of(maxTokens, spec.rows(), hidden, topK)
+                        .withWeights(random.below(3) != 0)
+                        .withResidual(random.below(2) == 0)
+                : null;
+        return new ExpertRowsCase(spec, back, tokens, 25 * random.below(3), random.next());
     }
 
     private static long gap(final SplitMix64 random) {

@@ -46,7 +46,8 @@ final class BenchCommandTest {
         assertThat(run("bench", "--timer", "sundial")).isEqualTo(2);
         assertThat(err.toString()).contains("--timer: got sundial, need auto, cupti, graph or events");
         assertThat(run("bench", "--out", folder.resolve("one.json").toString())).isEqualTo(2);
-        assertThat(err.toString()).contains("for the families [gemm, quant, attention], need a folder that exists");
+        assertThat(err.toString())
+                .contains("for the families [gemm, quant, attention, moe], need a folder that exists");
         assertThat(run("bench", "gemm", "--out", folder.resolve("no/one.json").toString()))
                 .isEqualTo(2);
         assertThat(err.toString()).contains("need a file in a folder that exists");

@@ -78,6 +78,13 @@ final class VerifyCasesTest {
                             kernels.support(write.spec()).isSupported();
                         case ExpertGroupCase groups ->
                             kernels.support(groups.call()).isSupported();
+                        case GateCase gate -> kernels.support(gate.spec()).isSupported();
+                        case BiasUpdateCase update ->
+                            kernels.support(update.spec()).isSupported();
+                        case ExpertRowsCase rows ->
+                            kernels.support(rows.spec()).isSupported()
+                                    && (rows.back() == null
+                                            || kernels.support(rows.back()).isSupported());
                         default -> false;
                     };
                     assertThat(served).as(c.shape()).isTrue();

@@ -320,6 +320,24 @@ public class hopper4j_h extends hopper4j_h$shared {
     public static int H4J_FINISH() {
         return H4J_FINISH;
     }
+    private static final int H4J_SCORES_SIGMOID = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_SCORES_SIGMOID 0
+     * }
+     */
+    public static int H4J_SCORES_SIGMOID() {
+        return H4J_SCORES_SIGMOID;
+    }
+    private static final int H4J_SCORES_SOFTMAX = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * #define H4J_SCORES_SOFTMAX 1
+     * }
+     */
+    public static int H4J_SCORES_SOFTMAX() {
+        return H4J_SCORES_SOFTMAX;
+    }
 
     private static class h4j_abi_version {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -7132,6 +7150,1014 @@ public class hopper4j_h extends hopper4j_h$shared {
                 traceDowncall("h4j_moe_combine_rebind", launch, args, error);
             }
             return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_gate_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_gate_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_plan(const h4j_device_info *device, const h4j_moe_gate_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_gate_plan$descriptor() {
+        return h4j_moe_gate_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_plan(const h4j_device_info *device, const h4j_moe_gate_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_gate_plan$handle() {
+        return h4j_moe_gate_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_plan(const h4j_device_info *device, const h4j_moe_gate_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_gate_plan$address() {
+        return h4j_moe_gate_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_plan(const h4j_device_info *device, const h4j_moe_gate_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_gate_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_moe_gate_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_gate_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_gate_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_gate_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_gate_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_gate_bind$descriptor() {
+        return h4j_moe_gate_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_gate_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_gate_bind$handle() {
+        return h4j_moe_gate_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_gate_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_gate_bind$address() {
+        return h4j_moe_gate_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_gate_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_gate_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_moe_gate_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_gate_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_gate_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_gate_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_rebind(h4j_launch *launch, const h4j_moe_gate_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_gate_rebind$descriptor() {
+        return h4j_moe_gate_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_rebind(h4j_launch *launch, const h4j_moe_gate_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_gate_rebind$handle() {
+        return h4j_moe_gate_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_rebind(h4j_launch *launch, const h4j_moe_gate_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_gate_rebind$address() {
+        return h4j_moe_gate_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate_rebind(h4j_launch *launch, const h4j_moe_gate_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_gate_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_moe_gate_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_gate_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_gate {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_gate");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate(h4j_stream *stream, const h4j_moe_gate_spec *spec, const h4j_moe_gate_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_gate$descriptor() {
+        return h4j_moe_gate.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate(h4j_stream *stream, const h4j_moe_gate_spec *spec, const h4j_moe_gate_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_gate$handle() {
+        return h4j_moe_gate.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate(h4j_stream *stream, const h4j_moe_gate_spec *spec, const h4j_moe_gate_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_gate$address() {
+        return h4j_moe_gate.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_gate(h4j_stream *stream, const h4j_moe_gate_spec *spec, const h4j_moe_gate_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_gate(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_moe_gate.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_gate", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_bias_update_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_bias_update_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_plan(const h4j_device_info *device, const h4j_moe_bias_update_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_bias_update_plan$descriptor() {
+        return h4j_moe_bias_update_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_plan(const h4j_device_info *device, const h4j_moe_bias_update_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_bias_update_plan$handle() {
+        return h4j_moe_bias_update_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_plan(const h4j_device_info *device, const h4j_moe_bias_update_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_bias_update_plan$address() {
+        return h4j_moe_bias_update_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_plan(const h4j_device_info *device, const h4j_moe_bias_update_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_bias_update_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_moe_bias_update_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_bias_update_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_bias_update_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_bias_update_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_bias_update_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_bias_update_bind$descriptor() {
+        return h4j_moe_bias_update_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_bias_update_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_bias_update_bind$handle() {
+        return h4j_moe_bias_update_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_bias_update_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_bias_update_bind$address() {
+        return h4j_moe_bias_update_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_bias_update_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_bias_update_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_moe_bias_update_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_bias_update_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_bias_update_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_bias_update_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_rebind(h4j_launch *launch, const h4j_moe_bias_update_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_bias_update_rebind$descriptor() {
+        return h4j_moe_bias_update_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_rebind(h4j_launch *launch, const h4j_moe_bias_update_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_bias_update_rebind$handle() {
+        return h4j_moe_bias_update_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_rebind(h4j_launch *launch, const h4j_moe_bias_update_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_bias_update_rebind$address() {
+        return h4j_moe_bias_update_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update_rebind(h4j_launch *launch, const h4j_moe_bias_update_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_bias_update_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_moe_bias_update_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_bias_update_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_bias_update {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_bias_update");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update(h4j_stream *stream, const h4j_moe_bias_update_spec *spec, const h4j_moe_bias_update_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_bias_update$descriptor() {
+        return h4j_moe_bias_update.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update(h4j_stream *stream, const h4j_moe_bias_update_spec *spec, const h4j_moe_bias_update_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_bias_update$handle() {
+        return h4j_moe_bias_update.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update(h4j_stream *stream, const h4j_moe_bias_update_spec *spec, const h4j_moe_bias_update_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_bias_update$address() {
+        return h4j_moe_bias_update.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_bias_update(h4j_stream *stream, const h4j_moe_bias_update_spec *spec, const h4j_moe_bias_update_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_bias_update(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_moe_bias_update.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_bias_update", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_permute_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_permute_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_plan(const h4j_device_info *device, const h4j_moe_permute_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_permute_plan$descriptor() {
+        return h4j_moe_permute_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_plan(const h4j_device_info *device, const h4j_moe_permute_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_permute_plan$handle() {
+        return h4j_moe_permute_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_plan(const h4j_device_info *device, const h4j_moe_permute_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_permute_plan$address() {
+        return h4j_moe_permute_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_plan(const h4j_device_info *device, const h4j_moe_permute_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_permute_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_moe_permute_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_permute_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_permute_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_permute_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_permute_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_permute_bind$descriptor() {
+        return h4j_moe_permute_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_permute_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_permute_bind$handle() {
+        return h4j_moe_permute_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_permute_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_permute_bind$address() {
+        return h4j_moe_permute_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_permute_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_permute_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_moe_permute_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_permute_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_permute_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_permute_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_rebind(h4j_launch *launch, const h4j_moe_permute_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_permute_rebind$descriptor() {
+        return h4j_moe_permute_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_rebind(h4j_launch *launch, const h4j_moe_permute_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_permute_rebind$handle() {
+        return h4j_moe_permute_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_rebind(h4j_launch *launch, const h4j_moe_permute_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_permute_rebind$address() {
+        return h4j_moe_permute_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute_rebind(h4j_launch *launch, const h4j_moe_permute_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_permute_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_moe_permute_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_permute_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_permute {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_permute");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute(h4j_stream *stream, const h4j_moe_permute_spec *spec, const h4j_moe_permute_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_permute$descriptor() {
+        return h4j_moe_permute.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute(h4j_stream *stream, const h4j_moe_permute_spec *spec, const h4j_moe_permute_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_permute$handle() {
+        return h4j_moe_permute.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute(h4j_stream *stream, const h4j_moe_permute_spec *spec, const h4j_moe_permute_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_permute$address() {
+        return h4j_moe_permute.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_permute(h4j_stream *stream, const h4j_moe_permute_spec *spec, const h4j_moe_permute_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_permute(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_moe_permute.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_permute", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_unpermute_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_unpermute_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_plan(const h4j_device_info *device, const h4j_moe_unpermute_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_unpermute_plan$descriptor() {
+        return h4j_moe_unpermute_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_plan(const h4j_device_info *device, const h4j_moe_unpermute_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_unpermute_plan$handle() {
+        return h4j_moe_unpermute_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_plan(const h4j_device_info *device, const h4j_moe_unpermute_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_unpermute_plan$address() {
+        return h4j_moe_unpermute_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_plan(const h4j_device_info *device, const h4j_moe_unpermute_spec *spec, h4j_plan **plan, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_unpermute_plan(MemorySegment device, MemorySegment spec, MemorySegment plan, MemorySegment error) {
+        var mh$ = h4j_moe_unpermute_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_unpermute_plan", device, spec, plan, error);
+            }
+            return (int)mh$.invokeExact(device, spec, plan, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_unpermute_bind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_unpermute_bind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_unpermute_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_unpermute_bind$descriptor() {
+        return h4j_moe_unpermute_bind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_unpermute_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_unpermute_bind$handle() {
+        return h4j_moe_unpermute_bind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_unpermute_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_unpermute_bind$address() {
+        return h4j_moe_unpermute_bind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_bind(const h4j_plan *plan, h4j_device *device, const h4j_moe_unpermute_args *args, h4j_launch **launch, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_unpermute_bind(MemorySegment plan, MemorySegment device, MemorySegment args, MemorySegment launch, MemorySegment error) {
+        var mh$ = h4j_moe_unpermute_bind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_unpermute_bind", plan, device, args, launch, error);
+            }
+            return (int)mh$.invokeExact(plan, device, args, launch, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_unpermute_rebind {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_unpermute_rebind");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_rebind(h4j_launch *launch, const h4j_moe_unpermute_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_unpermute_rebind$descriptor() {
+        return h4j_moe_unpermute_rebind.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_rebind(h4j_launch *launch, const h4j_moe_unpermute_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_unpermute_rebind$handle() {
+        return h4j_moe_unpermute_rebind.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_rebind(h4j_launch *launch, const h4j_moe_unpermute_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_unpermute_rebind$address() {
+        return h4j_moe_unpermute_rebind.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute_rebind(h4j_launch *launch, const h4j_moe_unpermute_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_unpermute_rebind(MemorySegment launch, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_moe_unpermute_rebind.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_unpermute_rebind", launch, args, error);
+            }
+            return (int)mh$.invokeExact(launch, args, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class h4j_moe_unpermute {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            hopper4j_h.C_INT,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER,
+            hopper4j_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("h4j_moe_unpermute");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute(h4j_stream *stream, const h4j_moe_unpermute_spec *spec, const h4j_moe_unpermute_args *args, h4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor h4j_moe_unpermute$descriptor() {
+        return h4j_moe_unpermute.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute(h4j_stream *stream, const h4j_moe_unpermute_spec *spec, const h4j_moe_unpermute_args *args, h4j_error *error)
+     * }
+     */
+    public static MethodHandle h4j_moe_unpermute$handle() {
+        return h4j_moe_unpermute.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute(h4j_stream *stream, const h4j_moe_unpermute_spec *spec, const h4j_moe_unpermute_args *args, h4j_error *error)
+     * }
+     */
+    public static MemorySegment h4j_moe_unpermute$address() {
+        return h4j_moe_unpermute.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * h4j_status h4j_moe_unpermute(h4j_stream *stream, const h4j_moe_unpermute_spec *spec, const h4j_moe_unpermute_args *args, h4j_error *error)
+     * }
+     */
+    public static int h4j_moe_unpermute(MemorySegment stream, MemorySegment spec, MemorySegment args, MemorySegment error) {
+        var mh$ = h4j_moe_unpermute.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("h4j_moe_unpermute", stream, spec, args, error);
+            }
+            return (int)mh$.invokeExact(stream, spec, args, error);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

@@ -47,7 +47,15 @@ final class AbiTest {
                 h4j_transpose_quantize_spec.layout(),
                 h4j_transpose_quantize_args.layout(),
                 h4j_mla_cache_write_spec.layout(),
-                h4j_mla_cache_write_args.layout());
+                h4j_mla_cache_write_args.layout(),
+                h4j_moe_gate_spec.layout(),
+                h4j_moe_gate_args.layout(),
+                h4j_moe_bias_update_spec.layout(),
+                h4j_moe_bias_update_args.layout(),
+                h4j_moe_permute_spec.layout(),
+                h4j_moe_permute_args.layout(),
+                h4j_moe_unpermute_spec.layout(),
+                h4j_moe_unpermute_args.layout());
     }
 
     private static NativeLibrary library() {

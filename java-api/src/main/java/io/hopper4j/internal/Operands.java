@@ -384,7 +384,7 @@ public final class Operands {
     }
 
     /** Scales of 1x128 blocks: packed columns that start at a multiple of 4 elements, which TMA can read. */
-    private static void columns(final String operation, final String name, final TensorSpec scales) {
+    static void columns(final String operation, final String name, final TensorSpec scales) {
         final long rows = scales.shape().size(0);
         final long blocks = scales.shape().size(1);
         final boolean packed = rows <= 1 || scales.strides().step(0) == 1;

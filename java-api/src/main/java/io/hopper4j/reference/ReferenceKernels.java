@@ -46,11 +46,28 @@ import io.hopper4j.internal.AttentionOperands;
 import io.hopper4j.internal.Bf16Operands;
 import io.hopper4j.internal.GroupedOperands;
 import io.hopper4j.internal.Operands;
+import io.hopper4j.internal.RoutingOperands;
+import io.hopper4j.moe.BiasUpdateLaunch;
+import io.hopper4j.moe.BiasUpdateOperands;
+import io.hopper4j.moe.BiasUpdatePlan;
+import io.hopper4j.moe.BiasUpdateSpec;
 import io.hopper4j.moe.CombineSpec;
 import io.hopper4j.moe.DispatchSpec;
 import io.hopper4j.moe.ExpertGroup;
 import io.hopper4j.moe.ExpertGroupSpec;
+import io.hopper4j.moe.GateLaunch;
+import io.hopper4j.moe.GateOperands;
+import io.hopper4j.moe.GatePlan;
+import io.hopper4j.moe.GateSpec;
+import io.hopper4j.moe.PermuteLaunch;
+import io.hopper4j.moe.PermuteOperands;
+import io.hopper4j.moe.PermutePlan;
+import io.hopper4j.moe.PermuteSpec;
 import io.hopper4j.moe.Rendezvous;
+import io.hopper4j.moe.UnpermuteLaunch;
+import io.hopper4j.moe.UnpermuteOperands;
+import io.hopper4j.moe.UnpermutePlan;
+import io.hopper4j.moe.UnpermuteSpec;
 import io.hopper4j.quant.DequantizeLaunch;
 import io.hopper4j.quant.DequantizePlan;
 import io.hopper4j.quant.DequantizeSpec;
@@ -105,6 +122,10 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
             case MlaMergeSpec merge -> AttentionOperands.unmetNeeds(merge);
             case DispatchSpec dispatch -> List.of();
             case CombineSpec combine -> List.of();
+            case GateSpec gate -> RoutingOperands.unmetNeeds(gate);
+            case BiasUpdateSpec update -> RoutingOperands.unmetNeeds(update);
+            case PermuteSpec permute -> RoutingOperands.unmetNeeds(permute);
+            case UnpermuteSpec unpermute -> RoutingOperands.unmetNeeds(unpermute);
         };
         return unmet.isEmpty() ? new Support.Supported(KERNEL, 0, EXPLANATION) : new Support.Unsupported(unmet);
     }
@@ -203,6 +224,30 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
     public ExpertGroup<HostTensor> openGroup(final ExpertGroupSpec spec, final Rendezvous rendezvous) {
         lifetime.requireOpen();
         return new ReferenceExpertGroup(spec, rendezvous, lifetime);
+    }
+
+    @Override
+    public GatePlan<HostTensor> plan(final GateSpec spec) {
+        requireSupport(spec);
+        return new HostGatePlan(spec, lifetime);
+    }
+
+    @Override
+    public BiasUpdatePlan<HostTensor> plan(final BiasUpdateSpec spec) {
+        requireSupport(spec);
+        return new HostBiasUpdatePlan(spec, lifetime);
+    }
+
+    @Override
+    public PermutePlan<HostTensor> plan(final PermuteSpec spec) {
+        requireSupport(spec);
+        return new HostPermutePlan(spec, lifetime);
+    }
+
+    @Override
+    public UnpermutePlan<HostTensor> plan(final UnpermuteSpec spec) {
+        requireSupport(spec);
+        return new HostUnpermutePlan(spec, lifetime);
     }
 
     @Override
@@ -1104,6 +1149,135 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
 
         @Override
         public void rebind(final MlaCacheWriteOperands<HostTensor> operands) {
+            rebindTo(plan.bound(operands));
+        }
+    }
+
+    // ---- moe_gate ----
+
+    private static final class HostGatePlan extends HostPlan<GateSpec> implements GatePlan<HostTensor> {
+        HostGatePlan(final GateSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public GateLaunch<HostTensor> bind(final GateOperands<HostTensor> operands) {
+            return new HostGateLaunch(this, bound(operands));
+        }
+
+        Bound bound(final GateOperands<HostTensor> operands) {
+            RoutingOperands.check(spec(), operands);
+            return new Bound(spec().maxTokens(), rows -> ExpertGate.run(spec(), operands, rows));
+        }
+    }
+
+    private static final class HostGateLaunch extends HostLaunch implements GateLaunch<HostTensor> {
+        private final HostGatePlan plan;
+
+        HostGateLaunch(final HostGatePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(final GateOperands<HostTensor> operands) {
+            rebindTo(plan.bound(operands));
+        }
+    }
+
+    // ---- moe_bias_update ----
+
+    private static final class HostBiasUpdatePlan extends HostPlan<BiasUpdateSpec>
+            implements BiasUpdatePlan<HostTensor> {
+        HostBiasUpdatePlan(final BiasUpdateSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public BiasUpdateLaunch<HostTensor> bind(final BiasUpdateOperands<HostTensor> operands) {
+            return new HostBiasUpdateLaunch(this, bound(operands));
+        }
+
+        Bound bound(final BiasUpdateOperands<HostTensor> operands) {
+            RoutingOperands.check(spec(), operands);
+            return new Bound(1, rows -> ExpertGate.updateBias(spec(), operands, rows));
+        }
+    }
+
+    private static final class HostBiasUpdateLaunch extends HostLaunch implements BiasUpdateLaunch<HostTensor> {
+        private final HostBiasUpdatePlan plan;
+
+        HostBiasUpdateLaunch(final HostBiasUpdatePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(final BiasUpdateOperands<HostTensor> operands) {
+            rebindTo(plan.bound(operands));
+        }
+    }
+
+    // ---- moe_permute ----
+
+    private static final class HostPermutePlan extends HostPlan<PermuteSpec> implements PermutePlan<HostTensor> {
+        HostPermutePlan(final PermuteSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public PermuteLaunch<HostTensor> bind(final PermuteOperands<HostTensor> operands) {
+            return new HostPermuteLaunch(this, bound(operands));
+        }
+
+        Bound bound(final PermuteOperands<HostTensor> operands) {
+            RoutingOperands.check(spec(), operands);
+            return new Bound(spec().maxTokens(), rows -> ExpertRows.permute(spec(), operands, rows));
+        }
+    }
+
+    private static final class HostPermuteLaunch extends HostLaunch implements PermuteLaunch<HostTensor> {
+        private final HostPermutePlan plan;
+
+        HostPermuteLaunch(final HostPermutePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(final PermuteOperands<HostTensor> operands) {
+            rebindTo(plan.bound(operands));
+        }
+    }
+
+    // ---- moe_unpermute ----
+
+    private static final class HostUnpermutePlan extends HostPlan<UnpermuteSpec> implements UnpermutePlan<HostTensor> {
+        HostUnpermutePlan(final UnpermuteSpec spec, final Lifetime kernels) {
+            super(spec, kernels);
+        }
+
+        @Override
+        public UnpermuteLaunch<HostTensor> bind(final UnpermuteOperands<HostTensor> operands) {
+            return new HostUnpermuteLaunch(this, bound(operands));
+        }
+
+        Bound bound(final UnpermuteOperands<HostTensor> operands) {
+            RoutingOperands.check(spec(), operands);
+            return new Bound(spec().maxTokens(), rows -> ExpertRows.unpermute(spec(), operands, rows));
+        }
+    }
+
+    private static final class HostUnpermuteLaunch extends HostLaunch implements UnpermuteLaunch<HostTensor> {
+        private final HostUnpermutePlan plan;
+
+        HostUnpermuteLaunch(final HostUnpermutePlan plan, final Bound bound) {
+            super(plan, bound);
+            this.plan = plan;
+        }
+
+        @Override
+        public void rebind(final UnpermuteOperands<HostTensor> operands) {
             rebindTo(plan.bound(operands));
         }
     }

@@ -83,4 +83,18 @@ final class CudaContractTest {
             return IntStream.of(1, 2, 8);
         }
     }
+
+    @Nested
+    final class Gate extends GateContractTest<DeviceTensor> {
+        Gate() {
+            super(new CudaBackend());
+        }
+    }
+
+    @Nested
+    final class ExpertRows extends ExpertRowsContractTest<DeviceTensor> {
+        ExpertRows() {
+            super(new CudaBackend());
+        }
+    }
 }

@@ -81,4 +81,18 @@ final class ReferenceContractTest {
             return IntStream.of(1, 2, 8, 64, 320);
         }
     }
+
+    @Nested
+    final class Gate extends GateContractTest<HostTensor> {
+        Gate() {
+            super(new ReferenceBackend());
+        }
+    }
+
+    @Nested
+    final class ExpertRows extends ExpertRowsContractTest<HostTensor> {
+        ExpertRows() {
+            super(new ReferenceBackend());
+        }
+    }
 }

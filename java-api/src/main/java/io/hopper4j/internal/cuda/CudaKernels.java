@@ -38,11 +38,20 @@ import io.hopper4j.internal.Bf16Operands;
 import io.hopper4j.internal.GroupedOperands;
 import io.hopper4j.internal.NativeLoader;
 import io.hopper4j.internal.Operands;
+import io.hopper4j.internal.RoutingOperands;
+import io.hopper4j.moe.BiasUpdatePlan;
+import io.hopper4j.moe.BiasUpdateSpec;
 import io.hopper4j.moe.CombineSpec;
 import io.hopper4j.moe.DispatchSpec;
 import io.hopper4j.moe.ExpertGroup;
 import io.hopper4j.moe.ExpertGroupSpec;
+import io.hopper4j.moe.GatePlan;
+import io.hopper4j.moe.GateSpec;
+import io.hopper4j.moe.PermutePlan;
+import io.hopper4j.moe.PermuteSpec;
 import io.hopper4j.moe.Rendezvous;
+import io.hopper4j.moe.UnpermutePlan;
+import io.hopper4j.moe.UnpermuteSpec;
 import io.hopper4j.quant.DequantizeLaunch;
 import io.hopper4j.quant.DequantizePlan;
 import io.hopper4j.quant.DequantizeSpec;
@@ -118,6 +127,10 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case MlaMergeSpec merge -> AttentionOperands.unmetNeeds(merge);
             case DispatchSpec dispatch -> List.of();
             case CombineSpec combine -> List.of();
+            case GateSpec gate -> RoutingOperands.unmetNeeds(gate);
+            case BiasUpdateSpec update -> RoutingOperands.unmetNeeds(update);
+            case PermuteSpec permute -> RoutingOperands.unmetNeeds(permute);
+            case UnpermuteSpec unpermute -> RoutingOperands.unmetNeeds(unpermute);
         };
     }
 
@@ -140,6 +153,10 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             case MlaMergeSpec merge -> CudaMlaMerge.plan(device, merge, call);
             case DispatchSpec dispatch -> CudaExpertGroup.plan(device, dispatch, call);
             case CombineSpec combine -> CudaExpertGroup.plan(device, combine, call);
+            case GateSpec gate -> CudaGate.plan(device, gate, call);
+            case BiasUpdateSpec update -> CudaBiasUpdate.plan(device, update, call);
+            case PermuteSpec permute -> CudaPermute.plan(device, permute, call);
+            case UnpermuteSpec unpermute -> CudaUnpermute.plan(device, unpermute, call);
         };
     }
 
@@ -252,6 +269,26 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     @Override
     public ExpertGroup<DeviceTensor> openGroup(final ExpertGroupSpec spec, final Rendezvous rendezvous) {
         return CudaExpertGroup.open(this, lifetime.lease("expert group"), spec, rendezvous);
+    }
+
+    @Override
+    public GatePlan<DeviceTensor> plan(final GateSpec spec) {
+        return plan(spec, CudaGate.Planned::new);
+    }
+
+    @Override
+    public BiasUpdatePlan<DeviceTensor> plan(final BiasUpdateSpec spec) {
+        return plan(spec, CudaBiasUpdate.Planned::new);
+    }
+
+    @Override
+    public PermutePlan<DeviceTensor> plan(final PermuteSpec spec) {
+        return plan(spec, CudaPermute.Planned::new);
+    }
+
+    @Override
+    public UnpermutePlan<DeviceTensor> plan(final UnpermuteSpec spec) {
+        return plan(spec, CudaUnpermute.Planned::new);
     }
 
     @Override

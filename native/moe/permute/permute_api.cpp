@@ -1,0 +1,153 @@
+#include <algorithm>
+#include <bit>
+
+#include "moe/permute/permute_instances.h"
+#include "moe/permute/permute_layout.h"
+#include "runtime/plan.h"
+
+namespace h4j::permute {
+namespace {
+
+constexpr const char* kOperation = "moe_permute";
+constexpr int64_t kScaleBlock = 128;
+
+struct Plan final : h4j_plan {
+  Plan(const h4j_device_info& planned, const h4j_moe_permute_spec& requested) : h4j_plan(kOperation), spec(requested) {
+    device = planned;
+    require_hopper(kOperation, device);
+    require_dtype(kOperation, "in_dtype", spec.in_dtype, {H4J_BF16, H4J_F8_E4M3});
+    if (spec.in_dtype == H4J_BF16) {
+      require_dtype(kOperation, "out_dtype", spec.out_dtype, {H4J_BF16, H4J_F8_E4M3});
+    } else {
+      require_dtype(kOperation, "out_dtype", spec.out_dtype, {H4J_F8_E4M3});
+    }
+    require_scale_kind(kOperation, spec.scale_kind);
+    require_range(kOperation, "experts", spec.experts, 1, kMaxExperts);
+    require_range(kOperation, "top_k", spec.top_k, 1, kMaxTopK);
+    require_range(kOperation, "alignment", spec.alignment, 1, 256);
+    if (!std::has_single_bit(static_cast<unsigned>(spec.alignment))) {
+      invalid(kOperation, "alignment", format("%d", spec.alignment), "a power of two");
+    }
+    require_range(kOperation, "max_tokens", spec.max_tokens, 0, kMaxExtent);
+    const int64_t unit = 16 / element_size(spec.out_dtype);
+    require_range(kOperation, "hidden", spec.hidden, unit, kMaxExtent / 2);
+    require_multiple(kOperation, "hidden", spec.hidden, unit);
+    const int64_t ids = spec.max_tokens * spec.top_k;
+    rows = ids + std::min<int64_t>(spec.experts, ids) * (spec.alignment - 1);
+    if (rows > kMaxExtent) {
+      invalid(kOperation, "max_tokens", format("%lld", static_cast<long long>(spec.max_tokens)),
+              format("at most %lld rows of out", static_cast<long long>(kMaxExtent)));
+    }
+    sms = usable_sms(kOperation, device, spec.sm_budget);
+    instance = find_instance(spec.in_dtype, spec.out_dtype);
+    info.grid = grid(spec.max_tokens);
+    info.block = kThreads;
+    info.shared_memory = sizeof(SharedStorage);
+    std::snprintf(info.kernel, sizeof info.kernel, "%s", instance->name);
+    std::snprintf(info.explanation, sizeof info.explanation, "the only instance from %s to %s; at most %lld rows; %d CTAs on %d SMs",
+                  dtype_name(spec.in_dtype), dtype_name(spec.out_dtype), static_cast<long long>(rows), info.grid, sms);
+  }
+
+  // A CTA an SM, also for few tokens where there is padding to clear.
+  int grid(int64_t tokens) const {
+    const int64_t wanted = tokens + (spec.alignment > 1 && tokens > 0 ? spec.experts : 0);
+    return static_cast<int>(std::clamp<int64_t>(wanted, 1, sms));
+  }
+
+  h4j_moe_permute_spec spec;
+  int64_t rows;
+  int sms;
+  const Instance* instance;
+};
+
+struct Launch final : h4j_launch {
+  Launch(const Plan& made_from, const h4j_device& opened, const h4j_moe_permute_args& args)
+      : h4j_launch(kOperation, opened), plan(made_from), kernel(plan.instance->stub, opened, sizeof(SharedStorage)) {
+    max_rows = plan.spec.max_tokens;
+    runs_empty = true;  // ends of 0 are written
+    params.bad_ids = fault_site(opened, kOperation, "ids");
+    rebind(args);
+  }
+
+  void rebind(const h4j_moe_permute_args& args) {
+    const h4j_moe_permute_spec& spec = plan.spec;
+    const int64_t in_size = element_size(spec.in_dtype);
+    const int64_t out_size = element_size(spec.out_dtype);
+    const bool scales_in = spec.in_dtype == H4J_F8_E4M3;
+    const bool scales_out = spec.out_dtype == H4J_F8_E4M3;
+    if (spec.max_tokens > 0) {
+      require_address(kOperation, "ids", args.ids, 16);
+      require_address(kOperation, "in", args.in, 16);
+      require_address(kOperation, "out", args.out, 16);
+      require_address(kOperation, "places", args.places, 4);
+      if (scales_in) require_address(kOperation, "in_scales", args.in_scales, 4);
+      if (scales_out) require_address(kOperation, "out_scales", args.out_scales, 4);
+    }
+    require_address(kOperation, "group_ends", args.group_ends, 4);
+    require_ld(kOperation, "in_ld", args.in_ld, spec.hidden, 16 / in_size);
+    require_ld(kOperation, "out_ld", args.out_ld, spec.hidden, 16 / out_size);
+    if (scales_in) require_ld(kOperation, "in_scales_ld", args.in_scales_ld, spec.max_tokens, 4);
+    if (scales_out) require_ld(kOperation, "out_scales_ld", args.out_scales_ld, plan.rows, 4);
+    params = {
+        .ids = reinterpret_cast<const int32_t*>(args.ids),
+        .in = reinterpret_cast<const uint8_t*>(args.in),
+        .in_pitch = args.in_ld * in_size,
+        .in_scales = reinterpret_cast<const float*>(args.in_scales),
+        .in_scales_ld = args.in_scales_ld,
+        .out = reinterpret_cast<uint8_t*>(args.out),
+        .out_pitch = args.out_ld * out_size,
+        .out_scales = reinterpret_cast<float*>(args.out_scales),
+        .out_scales_ld = args.out_scales_ld,
+        .group_ends = reinterpret_cast<int32_t*>(args.group_ends),
+        .places = reinterpret_cast<int32_t*>(args.places),
+        .sources = reinterpret_cast<int32_t*>(args.sources),
+        .bad_ids = params.bad_ids,
+        .tokens = 0,
+        .experts = spec.experts,
+        .top_k = spec.top_k,
+        .alignment = spec.alignment,
+        .hidden = static_cast<int32_t>(spec.hidden),
+        .out_row_bytes = static_cast<int32_t>(spec.hidden * out_size),
+        .blocks = static_cast<int32_t>(scales_out ? ceil_div(spec.hidden, kScaleBlock) : 0),
+        .power_of_two = spec.scale_kind == H4J_SCALE_POWER_OF_TWO,
+    };
+  }
+
+  void run(CUstream stream, int64_t tokens) const override {
+    Params used = params;
+    used.tokens = static_cast<int32_t>(tokens);
+    kernel.launch({static_cast<unsigned>(plan.grid(tokens)), kThreads}, stream, &used);
+  }
+
+  Plan plan;
+  Kernel kernel;
+  Params params{};
+};
+
+}  // namespace
+}  // namespace h4j::permute
+
+using namespace h4j;
+
+h4j_status h4j_moe_permute_plan(const h4j_device_info* device, const h4j_moe_permute_spec* spec, h4j_plan** plan, h4j_error* error) {
+  return guarded(permute::kOperation, error, [&] {
+    require_output(plan, permute::kOperation, "plan") = nullptr;
+    *plan = new permute::Plan(read_struct(device, permute::kOperation, "device"), read_struct(spec, permute::kOperation, "spec"));
+  });
+}
+
+h4j_status h4j_moe_permute_bind(const h4j_plan* plan, h4j_device* device, const h4j_moe_permute_args* args, h4j_launch** launch, h4j_error* error) {
+  return guarded(permute::kOperation, error, [&] {
+    require_output(launch, permute::kOperation, "launch") = nullptr;
+    *launch = bind<permute::Plan, permute::Launch>(plan, device, args, permute::kOperation);
+  });
+}
+
+h4j_status h4j_moe_permute_rebind(h4j_launch* launch, const h4j_moe_permute_args* args, h4j_error* error) {
+  return guarded(permute::kOperation, error,
+                 [&] { require_launch<permute::Launch>(launch, permute::kOperation).rebind(read_struct(args, permute::kOperation, "args")); });
+}
+
+h4j_status h4j_moe_permute(h4j_stream* stream, const h4j_moe_permute_spec* spec, const h4j_moe_permute_args* args, h4j_error* error) {
+  return guarded(permute::kOperation, error, [&] { run_eagerly<permute::Plan, permute::Launch>(stream, spec, args, permute::kOperation); });
+}
