@@ -194,11 +194,10 @@ __device__ inline bool await_partials(const CombineParams& p, int low_slot, int 
     const int piece = (slot - handle->first[rank]) / kReducedRows;
     const int64_t flag = group.offsets.reduced + (static_cast<int64_t>(rank) * ((shape.max_tokens + kReducedRows - 1) / kReducedRows) + piece) * 4;
     const uint32_t* address = at<uint32_t>(group.peers[shape.rank], flag);
-    there = await(group, rank, Phase::kPartials, epoch, [&] { return get(address) == epoch; });
+    there = await(group, rank, Phase::kPartials, epoch, [&] { return get_acquire(address) == epoch; });
   };
   wait_for(lane, low_slot);
   wait_for(lane + 32, high_slot);
-  __threadfence_system();  // partial rows are read after their flags
   return __all_sync(0xffffffffu, there);
 }
 

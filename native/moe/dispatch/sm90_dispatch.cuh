@@ -11,6 +11,8 @@
 
 namespace h4j::moe {
 
+inline constexpr int kStripBlocks = 14;  // scales of a token in flight at once: hidden 7168 has 56 blocks
+
 // Destinations of a token as bits.
 __device__ inline uint64_t destinations(const DispatchParams& p, int token) {
   const Shape& shape = p.group.shape;
@@ -117,56 +119,75 @@ __device__ inline bool exchange_counts(const DispatchParams& p, uint32_t epoch, 
   return !__syncthreads_or(lost);
 }
 
-// Scales, experts and weights of the rows, and the handle's slots: coalesced over consecutive slots, since a group's rows stand side by side.
+// Scales, experts and weights of the rows, and the handle's slots: coalesced over consecutive slots, since a group's rows stand side by side. All loads of
+// an item are in flight before its first store: behind the stores of rows they would wait for the link.
+__device__ inline void send_scales(const DispatchParams& p, const Routing& routing, int group, int strip) {
+  const Shape& shape = p.group.shape;
+  const int token = group * kTokenGroup + static_cast<int>(threadIdx.x % 32);
+  const int first = strip * kStripBlocks;
+  float values[kStripBlocks];
+#pragma unroll
+  for (int i = 0; i < kStripBlocks; ++i) {
+    values[i] = token < p.tokens && first + i < shape.blocks() ? __ldg(p.x_scales + (first + i) * p.x_scales_ld + token) : 0.0f;
+  }
+  for (int rank = 0; rank < shape.ranks; ++rank) {
+    const int slot = token < p.tokens ? routing.slot(token, rank) : -1;
+    if (slot < 0) continue;
+    float* scales = at<float>(p.group.peers[rank], p.group.offsets.scales) + first * shape.scales_ld() + slot;
+#pragma unroll
+    for (int i = 0; i < kStripBlocks; ++i) {
+      if (first + i < shape.blocks()) scales[i * shape.scales_ld()] = values[i];
+    }
+  }
+}
+
+__device__ inline void send_experts(const DispatchParams& p, const Routing& routing, int group) {
+  constexpr int kAtOnce = 8;
+  const Shape& shape = p.group.shape;
+  const Offsets& to = p.group.offsets;
+  const int lane = threadIdx.x % 32;
+  const int token0 = group * kTokenGroup;
+  const int entries = (min(p.tokens, token0 + kTokenGroup) - token0) * shape.top_k;
+  int32_t* slots = at<int32_t>(p.handle, p.handle_at.slots);
+  for (int base = 0; base < kTokenGroup * shape.top_k; base += 32 * kAtOnce) {
+    int32_t experts[kAtOnce];
+    float weights[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int entry = base + i * 32 + lane;
+      const int64_t source = static_cast<int64_t>(token0) * shape.top_k + entry;
+      experts[i] = entry < entries ? __ldg(p.experts + source) : -1;
+      weights[i] = entry < entries && p.weights != nullptr ? __ldg(p.weights + source) : 0.0f;
+    }
+    for (int rank = 0; rank < shape.ranks; ++rank) {
+      const int slot = token0 + lane < p.tokens ? routing.slot(token0 + lane, rank) : -1;
+      if (base == 0 && token0 + lane < p.tokens) slots[static_cast<int64_t>(token0 + lane) * shape.ranks + rank] = slot;
+      const int low = rank * shape.experts_per_rank;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int entry = base + i * 32 + lane;
+        const int target = __shfl_sync(0xffffffffu, slot, entry / shape.top_k % 32);
+        if (entry >= entries || target < 0) continue;
+        const int64_t place = static_cast<int64_t>(target) * shape.top_k + entry % shape.top_k;
+        const int local = experts[i] - low;
+        const bool here = static_cast<unsigned>(local) < static_cast<unsigned>(shape.experts_per_rank) && experts[i] < shape.experts;
+        at<int32_t>(p.group.peers[rank], to.experts)[place] = here ? local : -1;
+        at<float>(p.group.peers[rank], to.weights)[place] = weights[i];
+      }
+    }
+  }
+}
+
 // `worker` of `workers` warps of all CTAs.
 __device__ inline void send_metadata(const DispatchParams& p, const Routing& routing, bool scales, bool experts, int worker, int workers) {
-  const Group& group = p.group;
-  const Shape& shape = group.shape;
-  const Offsets& to = group.offsets;
-  constexpr int kBlocksAtOnce = 8;
-  const int lane = threadIdx.x % 32;
   const int groups = (p.tokens + kTokenGroup - 1) / kTokenGroup;
-  const int blocks = scales ? shape.blocks() : 0;
-  const int strips = (blocks + kBlocksAtOnce - 1) / kBlocksAtOnce;
-  const int pieces = strips + 1;  // of a group's metadata for a rank: strips of scales, then the rest
-  const int items = groups * shape.ranks * pieces;
-  int32_t* slots = at<int32_t>(p.handle, p.handle_at.slots);
-  for (int item = worker; item < items; item += workers) {
-    const int token0 = item / (shape.ranks * pieces) * kTokenGroup;
-    const int rank = item / pieces % shape.ranks;
-    const int piece = item % pieces;
-    const int token = token0 + lane;
-    const int slot = token < p.tokens ? routing.slot(token, rank) : -1;
-    uint8_t* peer = group.peers[rank];
-    if (piece < strips) {
-      if (slot < 0) continue;
-      const int end = min(blocks, (piece + 1) * kBlocksAtOnce);
-      float values[kBlocksAtOnce];
-#pragma unroll
-      for (int i = 0; i < kBlocksAtOnce; ++i) {
-        const int block = piece * kBlocksAtOnce + i;
-        if (block < end) values[i] = __ldg(p.x_scales + block * p.x_scales_ld + token);
-      }
-#pragma unroll
-      for (int i = 0; i < kBlocksAtOnce; ++i) {
-        const int block = piece * kBlocksAtOnce + i;
-        if (block < end) at<float>(peer, to.scales)[block * shape.scales_ld() + slot] = values[i];
-      }
-      continue;
-    }
-    if (!experts) continue;
-    if (token < p.tokens) slots[static_cast<int64_t>(token) * shape.ranks + rank] = slot;
-    const int low = rank * shape.experts_per_rank;
-    for (int i = lane; i < kTokenGroup * shape.top_k; i += 32) {
-      const int member = i / shape.top_k;
-      const int target = __shfl_sync(0xffffffffu, slot, member);  // every lane takes part: 32 * top_k is a multiple of 32
-      if (target < 0) continue;
-      const int64_t source = static_cast<int64_t>(token0) * shape.top_k + i;
-      const int64_t place = static_cast<int64_t>(target) * shape.top_k + i % shape.top_k;
-      const int local = __ldg(p.experts + source) - low;
-      const bool here = static_cast<unsigned>(local) < static_cast<unsigned>(shape.experts_per_rank) && local + low < shape.experts;
-      at<int32_t>(peer, to.experts)[place] = here ? local : -1;
-      at<float>(peer, to.weights)[place] = p.weights != nullptr ? __ldg(p.weights + source) : 0.0f;
+  const int strips = scales ? (p.group.shape.blocks() + kStripBlocks - 1) / kStripBlocks : 0;
+  const int pieces = strips + (experts ? 1 : 0);
+  for (int item = worker; item < groups * pieces; item += workers) {
+    if (item % pieces < strips) {
+      send_scales(p, routing, item / pieces, item % pieces);
+    } else {
+      send_experts(p, routing, item / pieces);
     }
   }
 }
@@ -329,7 +350,6 @@ __global__ __launch_bounds__(kThreads, 1) void dispatch_kernel(const __grid_cons
       }
     }
     const Routing routing{table, table + cells, p.reuse ? at<int32_t>(p.handle, p.handle_at.slots) : nullptr, first, shape.ranks};
-    // First of all: behind the stores of rows the loads of metadata would wait for the link.
     if (!p.reuse || p.x_scales != nullptr) {
       send_metadata(p, routing, p.x_scales != nullptr, !p.reuse, static_cast<int>(blockIdx.x + gridDim.x * (threadIdx.x / 32)),
                     static_cast<int>(gridDim.x) * kWarps);

@@ -231,8 +231,7 @@ __device__ bool expand_rows(const DispatchParams& p, const Routing& routing, con
     bool there = true;
     if (lane == 0) {
       const uint32_t* flag = at<uint32_t>(window, group.offsets.arrived) + slot;
-      there = await(group, source, Phase::kRows, epoch, [&] { return get(flag) == epoch; });
-      __threadfence_system();  // the row is read after its flag
+      there = await(group, source, Phase::kRows, epoch, [&] { return get_acquire(flag) == epoch; });
     }
     if (!__all_sync(0xffffffffu, there)) return false;
     expand_row(p, first + source * shape.experts_per_rank, slot, window + group.offsets.rows + slot * shape.row_pitch(),
@@ -353,26 +352,19 @@ __global__ __launch_bounds__(kThreads, 1) void dispatch_expert_kernel(const __gr
   const int warp = threadIdx.x / 32;
   const int thread0 = senders * 32;
   bool whole = true;
+  if (p.start) {
+    const int worker = static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) * warp;
+    send_metadata(p, routing, false, true, worker, static_cast<int>(gridDim.x) * kWarps);
+    place_entries(p, routing, expert_counts, epoch, 0);
+    tell_done(group, done, epoch);
+  }
   if (warp < senders) {
     send_flagged_rows<kCast>(p, routing, &counter.ticket, epoch);
+  } else if (p.finish) {
+    whole = await_metadata(p, done, p.start ? static_cast<int>(gridDim.x) : p.finish, epoch, expert_first, expert_ends, thread0, kThreads - thread0,
+                           &lost_flag);
   } else {
-    if (p.start) {
-      const int worker = static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) * (warp - senders);
-      send_metadata(p, routing, false, true, worker, static_cast<int>(gridDim.x) * (kWarps - senders));
-      place_entries(p, routing, expert_counts, epoch, thread0);
-      __threadfence_system();  // each thread's metadata, before
-      barrier_of<1>(kThreads - thread0);
-      const int rank = static_cast<int>(threadIdx.x) - thread0;
-      if (rank < shape.ranks && takes_part(group, rank)) {
-        __threadfence_system();  // the flag that follows: a reader that sees it must see the metadata
-        put(at<uint32_t>(group.peers[rank], done) + shape.rank * kMaxCtas + blockIdx.x, epoch);
-      }
-      if (!p.finish) send_flagged_rows<kCast>(p, routing, &counter.ticket, epoch);
-    }
-    if (p.finish) {
-      whole = await_metadata(p, done, p.start ? static_cast<int>(gridDim.x) : p.finish, epoch, expert_first, expert_ends, thread0, kThreads - thread0,
-                             &lost_flag);
-    }
+    send_flagged_rows<kCast>(p, routing, &counter.ticket, epoch);
   }
   // Senders go on as expanders, with the receivers' table; receivers wait for nobody here.
   if (p.finish) {

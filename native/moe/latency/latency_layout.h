@@ -24,10 +24,14 @@ constexpr LatencyHandle latency_handle(const Shape& s) {
   return o;
 }
 
-// Shared memory of dispatch: every entry's local expert, and a piece of a row for each warp.
+// Shared memory of dispatch: every entry's local expert, and how many entries of the same warp's range come before; how many of an expert come before each
+// warp's range, [kWarps][experts_per_rank]; and a piece of a row for each warp.
 constexpr int64_t latency_entry_bytes(const Shape& s) { return up(s.latency_rows() * s.top_k * 2, 16); }
+constexpr int64_t latency_count_bytes(const Shape& s) { return up(int64_t{kWarps} * s.experts_per_rank * 2, 16); }
 constexpr int64_t latency_piece_bytes(const Shape& s) { return up(int64_t{s.segment_lines()} * kLinePayload + 16, 16); }
-constexpr int64_t latency_shared_bytes(const Shape& s) { return latency_entry_bytes(s) + kWarps * latency_piece_bytes(s); }
+constexpr int64_t latency_shared_bytes(const Shape& s) {
+  return 2 * latency_entry_bytes(s) + latency_count_bytes(s) + kWarps * latency_piece_bytes(s);
+}
 
 inline constexpr uint16_t kNoExpert = 0xffff;
 

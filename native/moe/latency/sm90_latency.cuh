@@ -201,36 +201,60 @@ __device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t 
   return true;
 }
 
-// How many of the first `end` entries name the expert. The whole warp calls it; 8 entries a lane and step.
-__device__ inline int count_entries(const uint16_t* entries, int end, uint16_t expert) {
-  int count = 0;
-  const uint32_t wanted = expert | static_cast<uint32_t>(expert) << 16;
-  for (int base = static_cast<int>(threadIdx.x % 32) * 8; base < end; base += 256) {
-    const uint4 eight = *reinterpret_cast<const uint4*>(entries + base);
-    const uint32_t words[4] = {eight.x, eight.y, eight.z, eight.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t same = __vcmpeq2(words[i], wanted);
-      count += (base + 2 * i < end ? same & 1 : 0) + (base + 2 * i + 1 < end ? same >> 16 & 1 : 0);
-    }
+// Where entries go among the rows of their expert: entries are counted in order, each warp a range of them.
+struct Places {
+  const uint16_t* entries;  // local experts
+  uint16_t* within;         // rows of the expert from the same range before this entry
+  uint16_t* before;         // [kWarps][experts_per_rank] rows of earlier ranges
+  int range;                // entries of a warp
+  int experts;
+
+  __device__ int of(int entry) const {
+    const uint16_t expert = entries[entry];
+    return expert == kNoExpert ? -1 : within[entry] + before[entry / range * experts + expert];
   }
-  return __reduce_add_sync(0xffffffffu, count);
+};
+
+__device__ inline void place_entries(const LatencyDispatchParams& p, const Places& places, int total, bool tells) {
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  for (int i = threadIdx.x; i < kWarps * places.experts; i += kThreads) places.before[i] = 0;
+  __syncthreads();
+  uint16_t* counts = places.before + warp * places.experts;
+  for (int base = warp * places.range; base < min(total, (warp + 1) * places.range); base += 32) {
+    const uint16_t expert = base + lane < total ? places.entries[base + lane] : kNoExpert;
+    const unsigned same = __match_any_sync(0xffffffffu, expert);
+    const int before = expert != kNoExpert ? counts[expert] : 0;
+    __syncwarp();
+    if (expert != kNoExpert) {
+      places.within[base + lane] = static_cast<uint16_t>(before + __popc(same & ((1u << lane) - 1)));
+      if (lane == __ffs(static_cast<int>(same)) - 1) counts[expert] = static_cast<uint16_t>(before + __popc(same));
+    }
+    __syncwarp();
+  }
+  __syncthreads();
+  for (int expert = threadIdx.x; expert < places.experts; expert += kThreads) {
+    int sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const int count = places.before[w * places.experts + expert];
+      places.before[w * places.experts + expert] = static_cast<uint16_t>(sum);
+      sum += count;
+    }
+    if (tells && expert < p.group.shape.local_experts()) p.expert_rows[expert] = sum;
+  }
+  __syncthreads();
 }
 
-__device__ inline void receive_segments(const LatencyDispatchParams& p, uint32_t epoch, int receiver, int receivers, const uint16_t* entries,
+__device__ inline void receive_segments(const LatencyDispatchParams& p, uint32_t epoch, int receiver, int receivers, const Places& places,
                                         const int32_t* tokens, uint8_t* staged) {
   const Group& group = p.group;
   const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int piece = lane % 8;
-  const int per_source = shape.latency_tokens * shape.top_k;
   const int capacity = static_cast<int>(shape.latency_rows());
   auto* handle_rows = reinterpret_cast<int32_t*>(p.handle + p.handle_at.rows);
-  for (int expert = receiver + receivers * warp; expert < shape.local_experts(); expert += receivers * kWarps) {
-    const int count = count_entries(entries, shape.ranks * per_source, static_cast<uint16_t>(expert));
-    if (lane == 0) p.expert_rows[expert] = count;
-  }
   // Items of all sources side by side, so that warps are busy whatever the sources' counts.
   for (int item = receiver + receivers * warp; item < capacity * kDispatchSegments; item += receivers * kWarps) {
     const int row = item / kDispatchSegments;  // source * latency_tokens + token
@@ -239,12 +263,10 @@ __device__ inline void receive_segments(const LatencyDispatchParams& p, uint32_t
     if (row % shape.latency_tokens >= tokens[source]) continue;
     // Lane k finds where the token's row for its k-th expert goes.
     int place = -1;
-    for (int k = 0; k < shape.top_k; ++k) {
-      const int entry = row * shape.top_k + k;
-      const uint16_t expert = entries[entry];
-      if (expert == kNoExpert) continue;
-      const int before = count_entries(entries, entry, expert);
-      if (lane == k) place = expert * capacity + before;
+    if (lane < shape.top_k) {
+      const int entry = row * shape.top_k + lane;
+      const int among = places.of(entry);
+      if (among >= 0) place = places.entries[entry] * capacity + among;
     }
     if (segment == 0 && lane < shape.top_k) handle_rows[row * shape.top_k + lane] = place;
     const unsigned copies = __ballot_sync(0xffffffffu, place >= 0);
@@ -305,10 +327,12 @@ __global__ __launch_bounds__(kThreads, 1) void latency_dispatch_kernel(const __g
   Counter& counter = group.state->channel[group.channel].latency_dispatch;
   const uint32_t epoch = begin_call(group, counter, p.finish != 0);
   if (epoch == 0) return;
-  const int64_t entry_bytes = (shape.latency_rows() * shape.top_k * 2 + 15) / 16 * 16;
-  const int64_t piece_bytes = (static_cast<int64_t>(shape.segment_lines()) * kLinePayload + 16 + 15) / 16 * 16;
+  const int64_t entry_bytes = latency_entry_bytes(shape);
+  const int64_t piece_bytes = latency_piece_bytes(shape);
   auto* entries = reinterpret_cast<uint16_t*>(shared);
-  uint8_t* staged = shared + entry_bytes + threadIdx.x / 32 * piece_bytes;
+  auto* within = reinterpret_cast<uint16_t*>(shared + entry_bytes);
+  auto* before = reinterpret_cast<uint16_t*>(shared + 2 * entry_bytes);
+  uint8_t* staged = shared + 2 * entry_bytes + latency_count_bytes(shape) + threadIdx.x / 32 * piece_bytes;
   if (static_cast<int>(blockIdx.x) < p.senders) {
     send_routing(p, epoch);
     send_segments(p, epoch, staged);
@@ -321,7 +345,10 @@ __global__ __launch_bounds__(kThreads, 1) void latency_dispatch_kernel(const __g
       reinterpret_cast<int32_t*>(p.handle + p.handle_at.tokens)[threadIdx.x] = tokens[threadIdx.x];
       if (p.received != nullptr) p.received[threadIdx.x] = tokens[threadIdx.x];
     }
-    receive_segments(p, epoch, receiver, receivers, entries, tokens, staged);
+    const int total = static_cast<int>(shape.latency_rows()) * shape.top_k;
+    const Places places{entries, within, before, (total + 32 * kWarps - 1) / (32 * kWarps) * 32, shape.experts_per_rank};
+    place_entries(p, places, total, receiver == 0);
+    receive_segments(p, epoch, receiver, receivers, places, tokens, staged);
   }
 }
 
@@ -335,7 +362,8 @@ __device__ inline uint4 load_piece(const uint8_t* row, int offset, int bytes) {
   return make_uint4(front.x, front.y, back.x, back.y);
 }
 
-inline constexpr int kLinesPerItem = 4;  // what a warp instruction holds
+inline constexpr int kLineGroups = 2;  // of four lines, which a warp instruction holds
+inline constexpr int kLinesPerItem = 4 * kLineGroups;
 
 __device__ inline void send_returns(const LatencyCombineParams& p, uint32_t epoch) {
   constexpr int kAtOnce = 4;  // rows in flight
@@ -373,11 +401,10 @@ __device__ inline void send_returns(const LatencyCombineParams& p, uint32_t epoc
     if (left == 0) continue;
     const int64_t target =
         group.offsets.returns + ((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens + token) * lines * kLineBytes;
-    const int line = item % items * kLinesPerItem + lane / 8;
-    const int offset = line * kLinePayload + piece * 16;
-    float sum[8] = {};
+    const auto line_of = [&](int group_of_lines) { return item % items * kLinesPerItem + 4 * group_of_lines + lane / 8; };
+    float sums[kLineGroups][8] = {};
     while (left != 0) {
-      uint4 values[kAtOnce];
+      uint4 values[kAtOnce][kLineGroups];
       float factors[kAtOnce];
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
@@ -385,18 +412,28 @@ __device__ inline void send_returns(const LatencyCombineParams& p, uint32_t epoc
         const int from = __shfl_sync(0xffffffffu, mine, k);
         const float factor = __shfl_sync(0xffffffffu, weight, k);
         factors[i] = left != 0 ? factor : 0.0f;
-        values[i] = left != 0 && line < lines ? load_piece(p.x + from * p.x_pitch, offset, bytes) : make_uint4(0, 0, 0, 0);
+#pragma unroll
+        for (int g = 0; g < kLineGroups; ++g) {
+          const bool wanted = left != 0 && line_of(g) < lines;
+          values[i][g] = wanted ? load_piece(p.x + from * p.x_pitch, line_of(g) * kLinePayload + piece * 16, bytes) : make_uint4(0, 0, 0, 0);
+        }
         left &= left - 1;
       }
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) add_bf16(sum, values[i], factors[i]);
+      for (int i = 0; i < kAtOnce; ++i) {
+#pragma unroll
+        for (int g = 0; g < kLineGroups; ++g) add_bf16(sums[g], values[i][g], factors[i]);
+      }
     }
-    if (line < lines) put_line(group.peers[source] + target + line * kLineBytes + piece * 16, sealed(to_bf16(sum), epoch));
+#pragma unroll
+    for (int g = 0; g < kLineGroups; ++g) {
+      if (line_of(g) < lines) put_line(group.peers[source] + target + line_of(g) * kLineBytes + piece * 16, sealed(to_bf16(sums[g]), epoch));
+    }
   }
 }
 
 __device__ inline void receive_returns(const LatencyCombineParams& p, uint32_t epoch, int receiver, int receivers) {
-  constexpr int kAtOnce = 4;  // ranks waited for at once
+  constexpr int kAtOnce = 2;  // ranks waited for at once
   const Group& group = p.group;
   const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
@@ -410,9 +447,8 @@ __device__ inline void receive_returns(const LatencyCombineParams& p, uint32_t e
   for (int item = receiver + receivers * warp; item < p.tokens * items; item += receivers * kWarps) {
     const int token = item / items;
     uint64_t left = handle_ranks[token] & group.active;
-    const int line = item % items * kLinesPerItem + lane / 8;
-    const int offset = line * kLinePayload + piece * 16;
-    float sum[8] = {};
+    const auto line_of = [&](int group_of_lines) { return item % items * kLinesPerItem + 4 * group_of_lines + lane / 8; };
+    float sums[kLineGroups][8] = {};
     while (left != 0) {
       int ranks[kAtOnce];
 #pragma unroll
@@ -420,22 +456,29 @@ __device__ inline void receive_returns(const LatencyCombineParams& p, uint32_t e
         ranks[i] = left != 0 ? __ffsll(static_cast<long long>(left)) - 1 : -1;
         left &= left - 1;
       }
-      uint4 values[kAtOnce];
+      uint4 values[kAtOnce * kLineGroups];
       const auto line_at = [&](int i) -> const uint8_t* {
-        if (ranks[i] < 0 || line >= lines) return nullptr;
+        const int line = line_of(i % kLineGroups);
+        const int rank = ranks[i / kLineGroups];
+        if (rank < 0 || line >= lines) return nullptr;
         return window + group.offsets.returns +
-               (((static_cast<int64_t>(epoch % 2) * shape.ranks + ranks[i]) * shape.latency_tokens + token) * lines + line) * kLineBytes;
+               (((static_cast<int64_t>(epoch % 2) * shape.ranks + rank) * shape.latency_tokens + token) * lines + line) * kLineBytes;
       };
-      if (!await_lines(group, Phase::kReturn, epoch, line_at, [&](int i) { return ranks[i]; }, values)) return;
+      if (!await_lines(group, Phase::kReturn, epoch, line_at, [&](int i) { return ranks[i / kLineGroups]; }, values)) return;
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) add_bf16(sum, values[i]);  // the last lane's upper half is the seal, and is not stored
+      for (int i = 0; i < kAtOnce * kLineGroups; ++i)
+        add_bf16(sums[i % kLineGroups], values[i]);  // the last lane's upper half is the seal, and is not stored
     }
-    if (line >= lines) continue;
-    if (p.residual != nullptr) add_bf16(sum, load_piece(p.residual + token * p.residual_pitch, offset, bytes));
-    const uint4 rounded = to_bf16(sum);
-    uint8_t* target = p.out + token * p.out_pitch + offset;
-    if (offset < bytes) *reinterpret_cast<uint2*>(target) = make_uint2(rounded.x, rounded.y);
-    if (offset + 8 < bytes && piece != 7) *reinterpret_cast<uint2*>(target + 8) = make_uint2(rounded.z, rounded.w);
+#pragma unroll
+    for (int g = 0; g < kLineGroups; ++g) {
+      if (line_of(g) >= lines) continue;
+      const int offset = line_of(g) * kLinePayload + piece * 16;
+      if (p.residual != nullptr) add_bf16(sums[g], load_piece(p.residual + token * p.residual_pitch, offset, bytes));
+      const uint4 rounded = to_bf16(sums[g]);
+      uint8_t* target = p.out + token * p.out_pitch + offset;
+      if (offset < bytes) *reinterpret_cast<uint2*>(target) = make_uint2(rounded.x, rounded.y);
+      if (offset + 8 < bytes && piece != 7) *reinterpret_cast<uint2*>(target + 8) = make_uint2(rounded.z, rounded.w);
+    }
   }
   if (receiver != 0) return;
   // Those who had no rows of this rank have said so.
