@@ -38,7 +38,7 @@ final class BenchCommandTest {
     @Test
     void wrongUseIsNamed() throws IOException {
         assertThat(run("bench", "physics")).isEqualTo(2);
-        assertThat(err.toString()).contains("bench: family: got physics, need one of [gemm, quant, attention]");
+        assertThat(err.toString()).contains("bench: family: got physics, need one of [gemm, quant, attention, moe]");
         assertThat(run("bench", "--shapes", "none")).isEqualTo(2);
         assertThat(err.toString()).contains("bench: --shapes: got none, need deepseek-v3, peers or a file that exists");
         assertThat(run("bench", "quant", "--shapes", "peers")).isEqualTo(2);

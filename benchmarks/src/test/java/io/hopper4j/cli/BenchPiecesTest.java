@@ -65,7 +65,7 @@ final class BenchPiecesTest {
                 new ArrayList<>(BenchOperations.cases("gemm", List.of(CaseList.PEERS)));
         peers.removeIf(one -> !one.operation().name().equals("fp8_gemm_nt"));
         assertThat(peers).hasSize(28);
-        assertThat(layers).hasSize(40 + 8 + 10).containsAll(peers);
+        assertThat(layers).hasSize(40).containsAll(peers);
     }
 
     @Test
