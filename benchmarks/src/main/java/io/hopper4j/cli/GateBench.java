@@ -117,7 +117,8 @@ final class GateBench implements BenchOperation {
             gpu.gpu().download(operands.weights(), weights);
             final GateTolerance.Result result = new GateCase(spec, spec.maxTokens(), 0, 0)
                     .compare(logits, bias, new boolean[spec.experts()], ids, weights, new long[spec.experts()]);
-            return new Deviation("differing", (double) result.differingIds(), 0, result.worstRatio(), result.withinBounds());
+            return new Deviation(
+                    "differing", (double) result.differingIds(), 0, result.worstRatio(), result.withinBounds());
         }
 
         /** No expert: what is not written is found. */
