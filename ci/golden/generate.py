@@ -408,6 +408,40 @@ def gate():
     return {name: tensor.contiguous() for name, tensor in tensors.items()}, None
 
 
+def expert_layer():
+    """A layer of routed experts by torch in float64: tokens and activations quantised, projections rounded to BF16, sums rounded once to BF16."""
+    generator = torch.Generator().manual_seed(37)
+    tokens, hidden, intermediate, experts, top_k = 12, 272, 144, 4, 2
+
+    def dequantized(x):
+        codes, scales = quantize(x, 1, False)
+        return codes.double() * scales.double().repeat_interleave(128, 1)[:, : x.shape[1]]
+
+    tensors = {"x": torch.randn(tokens, hidden, generator=generator).bfloat16(), "weights": torch.rand(tokens, top_k, generator=generator),
+               "ids": torch.rand(tokens, experts, generator=generator).argsort(dim=1)[:, :top_k].int().contiguous()}
+    tensors["ids"][3, 1] = -1
+    matrices = {}
+    for name, rows, cols in (("gate_up", 2 * intermediate, hidden), ("down", hidden, intermediate)):
+        pairs = [quantize(torch.randn(rows, cols, generator=generator) / cols**0.5, 128, False) for _ in range(experts)]
+        tensors[name] = torch.stack([codes.view(torch.uint8) for codes, _ in pairs]).view(torch.float8_e4m3fn)
+        tensors[f"{name}_scales"] = torch.stack([scales for _, scales in pairs])
+        matrices[name] = [codes.double() * scales.double().repeat_interleave(128, 0)[:rows].repeat_interleave(128, 1)[:, :cols]
+                          for codes, scales in pairs]
+    x = dequantized(tensors["x"].float())
+    out = torch.zeros(tokens, hidden, dtype=torch.float64)
+    for t in range(tokens):
+        for j in range(top_k):
+            expert = int(tensors["ids"][t, j])
+            if expert < 0:
+                continue
+            gate, up = nearest_bf16((matrices["gate_up"][expert] @ x[t]).numpy()).double().chunk(2)
+            activated = dequantized((torch.nn.functional.silu(gate) * up).float()[None])[0]
+            row = nearest_bf16((matrices["down"][expert] @ activated).numpy()).double()
+            out[t] += tensors["weights"][t, j].double() * row
+    tensors["out"] = nearest_bf16(out.numpy())
+    return tensors, None
+
+
 FILES = {
     "conversion": conversion,
     "quantize": quantisation,
@@ -417,6 +451,7 @@ FILES = {
     "latent_cache": latent_cache,
     "mla_decode": decode,
     "moe_gate": gate,
+    "expert_layer": expert_layer,
 }
 
 

@@ -1,6 +1,12 @@
 package io.hopper4j.cli;
 
 import io.hopper4j.HostTensor;
+import io.hopper4j.Kernels;
+import io.hopper4j.Scaled;
+import io.hopper4j.Stream;
+import io.hopper4j.moe.ExpertLayer;
+import io.hopper4j.moe.ExpertLayerOperands;
+import io.hopper4j.moe.ExpertLayerSpec;
 import io.hopper4j.moe.GateSpec;
 import io.hopper4j.moe.GateTolerance;
 import io.hopper4j.moe.Scores;
@@ -9,15 +15,21 @@ import io.hopper4j.safetensors.SafeTensors;
 import java.lang.foreign.Arena;
 import java.util.List;
 
-/** The reference of the gate against transformers' DeepseekV3TopkRouter and torch's softmax. */
+/** The reference of the gate against transformers' DeepseekV3TopkRouter and torch's softmax, and of the expert layer against torch. */
 final class MoeGoldenChecks {
     private static final String LOGITS = "logits.";
+    private static final String LAYER = "expert_layer";
+
+    /** Relative squared error of a layer: roundings to BF16 that fall the other way. */
+    private static final double LAYER_BOUND = 5e-6;
 
     private MoeGoldenChecks() {}
 
     /** {@return all checks} */
     static List<GoldenChecks.Check> all() {
-        return List.of(new GoldenChecks.Check("moe_gate", MoeGoldenChecks::gate));
+        return List.of(
+                new GoldenChecks.Check("moe_gate", MoeGoldenChecks::gate),
+                new GoldenChecks.Check(LAYER, MoeGoldenChecks::layer));
     }
 
     private static Row gate() {
@@ -67,5 +79,50 @@ final class MoeGoldenChecks {
                         choice.margin());
             }
         }
+    }
+
+    private static Row layer() {
+        try (Arena arena = Arena.ofConfined();
+                SafeTensors file = GoldenChecks.open(arena, LAYER);
+                Kernels<HostTensor> kernels = Kernels.reference();
+                Stream stream = kernels.openStream()) {
+            final HostTensor x = GoldenChecks.tensor(file, "x");
+            final HostTensor ids = GoldenChecks.tensor(file, "ids");
+            final Scaled<HostTensor> gateUp = weight(file, "gate_up");
+            final Scaled<HostTensor> down = weight(file, "down");
+            final HostTensor expected = GoldenChecks.tensor(file, "out");
+            final HostTensor out = HostTensor.allocate(arena, expected.spec());
+            final ExpertLayerSpec spec = ExpertLayerSpec.of(
+                    x.shape().size(0),
+                    x.shape().size(1),
+                    down.cols(),
+                    Math.toIntExact(gateUp.values().shape().size(0)),
+                    Math.toIntExact(ids.shape().size(1)));
+            try (ExpertLayer<HostTensor> layer = ExpertLayer.open(
+                    kernels,
+                    spec,
+                    new ExpertLayerOperands<>(x, ids, GoldenChecks.tensor(file, "weights"), gateUp, down, null, out),
+                    wanted -> HostTensor.allocate(arena, wanted))) {
+                layer.launch(stream);
+            }
+            final float[] got = out.toFloats();
+            final float[] wanted = expected.toFloats();
+            double error = 0;
+            double size = 0;
+            for (int i = 0; i < wanted.length; i++) {
+                error += Math.pow((double) got[i] - wanted[i], 2);
+                size += Math.pow(wanted[i], 2);
+            }
+            return Row.measured(
+                    LAYER,
+                    "torch, " + spec.maxTokens() + " tokens",
+                    GoldenChecks.REFERENCE,
+                    Double.NaN,
+                    new Row.Measure("squared", error / size, LAYER_BOUND));
+        }
+    }
+
+    private static Scaled<HostTensor> weight(final SafeTensors file, final String name) {
+        return Scaled.weight(GoldenChecks.tensor(file, name), GoldenChecks.tensor(file, name + "_scales"));
     }
 }

@@ -97,4 +97,11 @@ final class CudaContractTest {
             super(new CudaBackend());
         }
     }
+
+    @Nested
+    final class Layer extends ExpertLayerContractTest<DeviceTensor> {
+        Layer() {
+            super(new CudaBackend());
+        }
+    }
 }

@@ -95,4 +95,11 @@ final class ReferenceContractTest {
             super(new ReferenceBackend());
         }
     }
+
+    @Nested
+    final class Layer extends ExpertLayerContractTest<HostTensor> {
+        Layer() {
+            super(new ReferenceBackend());
+        }
+    }
 }
