@@ -215,7 +215,7 @@ public final class SafeTensors implements AutoCloseable {
     }
 
     private SafeTensorsException bad(final Entry entry, final String field, final String got, final String allowed) {
-        final String place = "tensor " + HeaderParser.quoted(entry.name()) + ": " + field;
+        final String place = "tensor " + JsonText.quoted(entry.name()) + ": " + field;
         return new SafeTensorsException(file, place, got, allowed);
     }
 
@@ -239,7 +239,7 @@ public final class SafeTensors implements AutoCloseable {
         final Entry entry = entries.get(name);
         if (entry == null) {
             throw new IllegalArgumentException("safetensors: %s: name: got %s, need one of its %d tensors"
-                    .formatted(file, HeaderParser.quoted(name), entries.size()));
+                    .formatted(file, JsonText.quoted(name), entries.size()));
         }
         return entry;
     }
@@ -258,7 +258,7 @@ public final class SafeTensors implements AutoCloseable {
         if (dtype.isEmpty()) {
             final String known =
                     Arrays.stream(DType.values()).map(DType::safetensorsTag).collect(Collectors.joining(", "));
-            throw bad(entry, "dtype", HeaderParser.quoted(entry.tag()), "one of " + known);
+            throw bad(entry, "dtype", JsonText.quoted(entry.tag()), "one of " + known);
         }
         final long[] dims = entry.shape().stream().mapToLong(Long::longValue).toArray();
         return HostTensor.wrap(data.asSlice(entry.offset(), entry.bytes()), TensorSpec.packed(dtype.get(), dims));
