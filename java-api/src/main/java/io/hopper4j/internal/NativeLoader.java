@@ -17,15 +17,22 @@ import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
 import java.lang.foreign.MemoryLayout;
+import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
+import java.nio.file.attribute.PosixFilePermission;
+import java.nio.file.attribute.PosixFilePermissions;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
+import java.time.Instant;
+import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -49,19 +56,22 @@ public final class NativeLoader {
     private static final String VARIABLE = "HOPPER4J_LIBRARY";
     private static final String CACHE_PROPERTY = "hopper4j.cache";
     private static final String FILE = "libhopper4j.so";
+    private static final String PART = ".part";
     private static final String RESOURCE = "META-INF/native/linux-x86_64/" + FILE;
 
-    /** The structs of the header by name, as the bindings lay them out. */
-    static final Map<String, MemoryLayout> STRUCTS = Map.of(
-            "h4j_error", h4j_error.layout(),
-            "h4j_device_info", h4j_device_info.layout(),
-            "h4j_plan_info", h4j_plan_info.layout(),
-            "h4j_quantize_spec", h4j_quantize_spec.layout(),
-            "h4j_quantize_args", h4j_quantize_args.layout(),
-            "h4j_dequantize_spec", h4j_dequantize_spec.layout(),
-            "h4j_dequantize_args", h4j_dequantize_args.layout(),
-            "h4j_gemm_spec", h4j_gemm_spec.layout(),
-            "h4j_gemm_args", h4j_gemm_args.layout());
+    /** The structs of the header by name, as the bindings lay them out; read only once native access is known to be allowed, which the bindings need. */
+    private static final class Structs {
+        static final Map<String, MemoryLayout> LAYOUTS = Map.of(
+                "h4j_error", h4j_error.layout(),
+                "h4j_device_info", h4j_device_info.layout(),
+                "h4j_plan_info", h4j_plan_info.layout(),
+                "h4j_quantize_spec", h4j_quantize_spec.layout(),
+                "h4j_quantize_args", h4j_quantize_args.layout(),
+                "h4j_dequantize_spec", h4j_dequantize_spec.layout(),
+                "h4j_dequantize_args", h4j_dequantize_args.layout(),
+                "h4j_gemm_spec", h4j_gemm_spec.layout(),
+                "h4j_gemm_args", h4j_gemm_args.layout());
+    }
 
     private static @Nullable Path loaded;
 
@@ -148,9 +158,17 @@ public final class NativeLoader {
                             source, RESOURCE, "no such resource: no classifier jar with the native library"));
                     return null;
                 }
+                if (!"amd64".equals(properties.get("os.arch")) || !"Linux".equals(properties.get("os.name"))) {
+                    final String here = properties.get("os.name") + " on " + properties.get("os.arch");
+                    attempts.add(new Attempt(source, RESOURCE, "built for Linux on amd64, and this is " + here));
+                    return null;
+                }
                 return tryFile(source + " " + RESOURCE, extract(resource.readAllBytes(), cache()));
             } catch (IOException e) {
-                attempts.add(new Attempt(source, RESOURCE, "cannot be extracted: " + e));
+                attempts.add(new Attempt(
+                        source,
+                        RESOURCE,
+                        "cannot be extracted: " + e + "; system property " + CACHE_PROPERTY + " names another folder"));
                 return null;
             }
         }
@@ -177,17 +195,21 @@ public final class NativeLoader {
 
     /**
      * Writes a library to {@code cache/<sha256>/libhopper4j.so}, unless a file with these very bytes is there. Several processes may do so at
-     * once: the file appears whole or not at all.
+     * once: the file appears whole or not at all. Nobody but the owner of the process may write there, or the bytes that are loaded could be others.
      */
     static Path extract(final byte[] library, final Path cache) throws IOException {
         final String hash = sha256(library);
         final Path folder = cache.resolve(hash);
         final Path target = folder.resolve(FILE);
+        Files.createDirectories(
+                folder, PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------")));
+        requirePrivate(folder);
         if (Files.exists(target) && sha256(Files.readAllBytes(target)).equals(hash)) {
+            requirePrivate(target);
             return target;
         }
-        Files.createDirectories(folder);
-        final Path part = Files.createTempFile(folder, FILE, ".part");
+        removeParts(folder);
+        final Path part = Files.createTempFile(folder, FILE, PART); // readable and writable by the owner alone
         try {
             Files.write(part, library);
             Files.move(part, target, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
@@ -195,6 +217,36 @@ public final class NativeLoader {
             Files.deleteIfExists(part);
         }
         return target;
+    }
+
+    private static void requirePrivate(final Path path) throws IOException {
+        final Set<PosixFilePermission> permissions = Files.getPosixFilePermissions(path);
+        if (permissions.contains(PosixFilePermission.GROUP_WRITE)
+                || permissions.contains(PosixFilePermission.OTHERS_WRITE)) {
+            throw new IOException(path + ": got permissions " + PosixFilePermissions.toString(permissions)
+                    + ", need none for others to write: chmod go-w, or remove it");
+        }
+        final Object owner = Files.getAttribute(path, "unix:uid");
+        final Object user = Files.getAttribute(Path.of("/proc/self"), "unix:uid");
+        if (!owner.equals(user) && !owner.equals(0)) {
+            throw new IOException(path + ": got the owner " + owner + ", need the user of this process, " + user);
+        }
+    }
+
+    /** Removes what processes that died while extracting have left; parts of living ones are younger. */
+    private static void removeParts(final Path folder) throws IOException {
+        final Instant old = Instant.now().minus(1, ChronoUnit.HOURS);
+        try (DirectoryStream<Path> parts = Files.newDirectoryStream(folder, "*" + PART)) {
+            for (final Path part : parts) {
+                try {
+                    if (Files.getLastModifiedTime(part).toInstant().isBefore(old)) {
+                        Files.deleteIfExists(part);
+                    }
+                } catch (NoSuchFileException e) {
+                    // Its process lives and has just finished.
+                }
+            }
+        }
     }
 
     private static String sha256(final byte[] bytes) {
@@ -205,7 +257,7 @@ public final class NativeLoader {
         }
     }
 
-    /** Loads one file; answers what is wrong with it, or null once it is loaded. */
+    /** Loads one file; answers what is wrong with it and what to do, or null once it is loaded. */
     private static @Nullable String load(final Path library) {
         if (!Files.exists(library)) {
             return "no such file";
@@ -217,13 +269,28 @@ public final class NativeLoader {
             }
         } catch (IllegalArgumentException e) {
             // Says only that it failed. The words of the system's loader come from the next line, which fails alike.
+        } catch (IllegalCallerException e) {
+            final Module module = NativeLibrary.class.getModule();
+            return "native access is denied: start java with --enable-native-access="
+                    + (module.isNamed() ? module.getName() : "ALL-UNNAMED");
         }
         try {
             NativeLibrary.load(library);
             return null;
         } catch (UnsatisfiedLinkError e) {
-            return String.valueOf(e.getMessage());
+            return e.getMessage() + remedy(String.valueOf(e.getMessage()));
         }
+    }
+
+    private static String remedy(final String problem) {
+        if (problem.contains("already loaded in another classloader")) {
+            return "; put Hopper4J where one class loader serves all who use it";
+        }
+        if (problem.contains("failed to map segment") || problem.contains("Operation not permitted")) {
+            return "; where the file system is mounted noexec, system property " + CACHE_PROPERTY
+                    + " names a folder of another one";
+        }
+        return "";
     }
 
     private static @Nullable String mismatch(final NativeLibrary candidate) {
@@ -234,7 +301,7 @@ public final class NativeLoader {
         if (version != hopper4j_h.H4J_ABI_VERSION()) {
             return "ABI version: got " + version + ", need " + hopper4j_h.H4J_ABI_VERSION();
         }
-        for (final Map.Entry<String, MemoryLayout> struct : STRUCTS.entrySet()) {
+        for (final Map.Entry<String, MemoryLayout> struct : Structs.LAYOUTS.entrySet()) {
             final long size = candidate.structSize(struct.getKey());
             final long need = struct.getValue().byteSize();
             if (size < need) {
