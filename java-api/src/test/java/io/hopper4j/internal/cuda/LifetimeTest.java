@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatIllegalStateException;
 
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.logging.Handler;
 import java.util.logging.LogRecord;
 import java.util.logging.Logger;
@@ -106,15 +107,13 @@ final class LifetimeTest {
         }
     }
 
-    @Test
-    void shouldReportWhatWasNeverClosed() throws InterruptedException {
-        final List<String> messages = new ArrayList<>();
+    /** Gives the log records of leaks to {@code body}, which makes the leaks. */
+    private static LogRecord reportOf(final String leaked, final Runnable body) throws InterruptedException {
+        final List<LogRecord> records = new CopyOnWriteArrayList<>();
         final Handler handler = new Handler() {
             @Override
             public void publish(final LogRecord record) {
-                synchronized (messages) {
-                    messages.add(String.valueOf(record.getParameters()[0]));
-                }
+                records.add(record);
             }
 
             @Override
@@ -127,23 +126,50 @@ final class LifetimeTest {
         logger.addHandler(handler);
         logger.setUseParentHandlers(false);
         try {
-            new Lifetime(new Object(), "leaked thing").requireOpen();
-            new Lifetime(new Object(), "closed thing").close();
-            for (int i = 0; i < 100 && !contains(messages, "leaked thing"); i++) {
+            body.run();
+            for (int i = 0; i < 500; i++) {
                 System.gc();
                 Thread.sleep(20);
+                assertThat(records).noneMatch(record -> record.getMessage().startsWith("closed thing"));
+                for (final LogRecord record : records) {
+                    if (record.getMessage().startsWith(leaked)) {
+                        return record;
+                    }
+                }
             }
-            assertThat(contains(messages, "leaked thing")).isTrue();
-            assertThat(contains(messages, "closed thing")).isFalse();
+            throw new AssertionError("no report of " + leaked);
         } finally {
             logger.removeHandler(handler);
             logger.setUseParentHandlers(true);
         }
     }
 
-    private static boolean contains(final List<String> messages, final String text) {
-        synchronized (messages) {
-            return messages.contains(text);
+    @Test
+    void shouldReportWhatWasNeverClosed() throws InterruptedException {
+        final LogRecord report = reportOf("leaked thing", () -> {
+            new Lifetime(new Object(), "closed thing").close();
+            new Lifetime(new Object(), "leaked thing").requireOpen();
+        });
+        assertThat(report.getMessage())
+                .isEqualTo("leaked thing was never closed: its native resources are lost until the process ends"
+                        + "; -Dhopper4j.leaks=stack says where it was made");
+        assertThat(report.getThrown()).isNull();
+    }
+
+    @Test
+    void shouldReportWhereALeakWasMade() throws InterruptedException {
+        System.setProperty("hopper4j.leaks", "stack");
+        try {
+            final LogRecord report = reportOf("lost thing", () -> makeAndLose());
+            assertThat(report.getThrown())
+                    .hasMessage("lost thing: made here")
+                    .hasStackTraceContaining("LifetimeTest.makeAndLose");
+        } finally {
+            System.clearProperty("hopper4j.leaks");
         }
+    }
+
+    private static void makeAndLose() {
+        new Lifetime(new Object(), "lost thing").requireOpen();
     }
 }
