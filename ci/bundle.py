@@ -73,7 +73,7 @@ def main():
     copy([TARGET / "native" / name for name in binaries], folder / "native")
     for binary in (folder / "native").iterdir():
         subprocess.run(["strip", "--strip-unneeded", binary], check=True)
-    copy([ROOT / "ci" / "bundle" / "hopper4j"], folder / "bin")
+    copy([ROOT / "ci" / "bundle" / name for name in ("hopper4j", "sanitize", "sanitize.txt")], folder / "bin")
     (folder / "COMMIT").write_text(commit() + "\n")
     copy([ROOT / "LICENSE"], folder / "licenses")
     shutil.copy2(ROOT / ".toolchain" / "cutlass" / "LICENSE.txt", folder / "licenses" / "CUTLASS.txt")

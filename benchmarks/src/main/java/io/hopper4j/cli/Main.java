@@ -14,7 +14,13 @@ import picocli.CommandLine.Option;
 @Command(
         name = "hopper4j",
         description = "Kernels of DeepSeek-V3-class models on Hopper GPUs, for Java.",
-        subcommands = {VerifyCommand.class, BenchCommand.class, ReportCommand.class, DoctorCommand.class},
+        subcommands = {
+            VerifyCommand.class,
+            CheckCommand.class,
+            BenchCommand.class,
+            ReportCommand.class,
+            DoctorCommand.class
+        },
         synopsisSubcommandLabel = "COMMAND")
 public final class Main {
     @SuppressWarnings("UnusedVariable") // picocli reads it
@@ -60,7 +66,7 @@ public final class Main {
     }
 
     /** Some exceptions of the file system say only which file. */
-    private static String message(final IOException e) {
+    static String message(final IOException e) {
         return switch (e) {
             case NoSuchFileException missing -> missing.getFile() + ": no such file";
             case AccessDeniedException denied -> denied.getFile() + ": access denied";

@@ -23,10 +23,10 @@ import java.lang.foreign.Arena;
  */
 record MlaMergeCase(MlaMergeSpec spec, long batch, long seed) implements VerifyCase {
     /** Largest deviation of a log-sum-exp or, relative to 1 + its size, an F32 output; BF16 adds its rounding. */
-    private static final double BOUND = 4e-6;
+    static final double BOUND = 4e-6;
 
     /** Both are rounded, and near a tie F32 arithmetic may fall to the other side: a unit of BF16, which has 8 significant bits. */
-    private static final double BF16_ROUNDING = 1.0 / 128;
+    static final double BF16_ROUNDING = 1.0 / 128;
 
     @Override
     public String operation() {
