@@ -20,7 +20,7 @@ constexpr int kMostSlices = 8;
 // Clusters of so many CTAs that run at once on 132 SMs, as measured: a cluster stays within a GPC.
 int concurrent_clusters(int ctas, int sms) {
   constexpr int kOf132[] = {0, 132, 66, 39, 30, 22, 17, 15, 15};
-  return std::max(kOf132[ctas] * sms / 132, sms >= ctas ? 1 : 0);
+  return std::max(static_cast<int>(int64_t{kOf132[ctas]} * sms / 132), sms >= ctas ? 1 : 0);
 }
 
 // Device memory gives 3.03 TB/s at 1.755 GHz to all SMs together; one SM takes no more than about 60 bytes a clock from the L2, all of them 6400.

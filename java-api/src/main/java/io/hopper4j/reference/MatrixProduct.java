@@ -79,9 +79,16 @@ public final class MatrixProduct {
                     LongStream.range(first, first + width)
                             .map(j -> columns[(int) j])
                             .toArray());
+            // Read by the calling thread, which may be the only one that may.
+            final float[][] addends = new float[rows.length][width];
+            for (int i = 0; c != null && i < rows.length; i++) {
+                for (int j = 0; j < width; j++) {
+                    addends[i][j] = c.getFloat(rows[i], columns[first + j]);
+                }
+            }
             IntStream.range(0, rows.length).parallel().forEach(i -> {
                 for (int j = 0; j < width; j++) {
-                    final double addend = c == null ? 0 : c.getFloat(rows[i], columns[first + j]);
+                    final double addend = addends[i][j];
                     values[i][first + j] = dot(lines[i], others[j]) + addend;
                     magnitudes[i][first + j] = magnitude(lines[i], others[j]) + Math.abs(addend);
                 }
