@@ -69,7 +69,8 @@ void require_hopper(const char* operation, const h4j_device_info& device) {
     fail(H4J_UNSUPPORTED, operation, "device.compute_capability", format("%d.%d (%.40s)", device.compute_major, device.compute_minor, device.name),
          "9.0 (H100, H200, H800, H20)");
   }
-  if (device.sm_count < 1) invalid(operation, "device.sm_count", format("%d", device.sm_count), ">= 1");
+  // The largest is far beyond any Hopper; it keeps what choices compute from it inside int.
+  require_range(operation, "device.sm_count", device.sm_count, 1, 1024);
 }
 
 int usable_sms(const char* operation, const h4j_device_info& device, int32_t sm_budget) {
