@@ -32,8 +32,10 @@ import io.hopper4j.moe.PermuteSpec;
 import io.hopper4j.moe.Rendezvous;
 import io.hopper4j.moe.UnpermutePlan;
 import io.hopper4j.moe.UnpermuteSpec;
+import io.hopper4j.quant.DequantizeLaunch;
 import io.hopper4j.quant.DequantizePlan;
 import io.hopper4j.quant.DequantizeSpec;
+import io.hopper4j.quant.QuantizeLaunch;
 import io.hopper4j.quant.QuantizePlan;
 import io.hopper4j.quant.QuantizeSpec;
 import io.hopper4j.quant.RmsNormQuantizePlan;
@@ -327,7 +329,14 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @throws IllegalStateException if the stream or the arena of a tensor is closed
      * @throws UnsupportedKernelException if no kernel serves the shape
      */
-    void quantize(T in, ScaleKind scaleKind, Scaled<T> out, Stream on);
+    default void quantize(final T in, final ScaleKind scaleKind, final Scaled<T> out, final Stream on) {
+        final QuantizeSpec spec = QuantizeSpec.of(out.rows(), out.cols(), in.dtype(), out.scaling())
+                .withScaleKind(scaleKind);
+        try (QuantizePlan<T> plan = plan(spec);
+                QuantizeLaunch<T> launch = plan.bind(in, out)) {
+            launch.launch(on);
+        }
+    }
 
     /**
      * Dequantises once; see {@link DequantizeSpec}.
@@ -339,7 +348,13 @@ public interface Kernels<T extends Tensor> extends AutoCloseable {
      * @throws IllegalStateException if the stream or the arena of a tensor is closed
      * @throws UnsupportedKernelException if no kernel serves the shape
      */
-    void dequantize(Scaled<T> in, T out, Stream on);
+    default void dequantize(final Scaled<T> in, final T out, final Stream on) {
+        final DequantizeSpec spec = DequantizeSpec.of(in.rows(), in.cols(), in.scaling(), out.dtype());
+        try (DequantizePlan<T> plan = plan(spec);
+                DequantizeLaunch<T> launch = plan.bind(in, out)) {
+            launch.launch(on);
+        }
+    }
 
     /**
      * Merges once; see {@link MlaMergeSpec}.

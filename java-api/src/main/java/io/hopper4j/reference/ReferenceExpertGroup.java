@@ -2,17 +2,14 @@ package io.hopper4j.reference;
 
 import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
-import io.hopper4j.Launch;
 import io.hopper4j.OpSpec;
 import io.hopper4j.PeerTimeoutException;
-import io.hopper4j.Plan;
 import io.hopper4j.Scaled;
 import io.hopper4j.Scaling;
 import io.hopper4j.Stream;
 import io.hopper4j.TensorSpec;
 import io.hopper4j.internal.Arguments;
 import io.hopper4j.internal.MoeOperands;
-import io.hopper4j.internal.Operands;
 import io.hopper4j.moe.CombineLaunch;
 import io.hopper4j.moe.CombineOperands;
 import io.hopper4j.moe.CombinePlan;
@@ -105,13 +102,13 @@ final class ReferenceExpertGroup implements ExpertGroup<HostTensor> {
     @Override
     public DispatchPlan<HostTensor> plan(final DispatchSpec call) {
         MoeOperands.requireGroup(call.operation(), call.group(), spec);
-        return new HostDispatchPlan(this, call);
+        return new HostDispatch(this, call);
     }
 
     @Override
     public CombinePlan<HostTensor> plan(final CombineSpec call) {
         MoeOperands.requireGroup(call.operation(), call.group(), spec);
-        return new HostCombinePlan(this, call);
+        return new HostCombine(this, call);
     }
 
     @Override
@@ -150,93 +147,28 @@ final class ReferenceExpertGroup implements ExpertGroup<HostTensor> {
     }
 
     /** What plans of both calls have in common. */
-    private abstract static class HostPlan<S extends OpSpec> implements Plan {
+    private abstract static class GroupPlan<S extends OpSpec> extends HostPlan<S> {
         final ReferenceExpertGroup group;
-        final Lifetime lifetime;
-        private final S spec;
 
-        HostPlan(final ReferenceExpertGroup group, final S spec) {
+        GroupPlan(final ReferenceExpertGroup group, final S spec) {
+            super(spec, group.lifetime);
             this.group = group;
-            this.spec = spec;
-            this.lifetime = new Lifetime(spec.operation() + " plan", List.of(group.lifetime));
         }
 
-        @Override
-        public S spec() {
-            return spec;
-        }
-
-        @Override
-        public long workspaceBytes() {
-            return 0;
-        }
-
-        @Override
-        public String kernel() {
-            return "reference";
-        }
-
-        @Override
-        public String explanation() {
-            return "plain Java, double accumulators";
-        }
-
-        @Override
-        public void close() {
-            lifetime.close();
-        }
-    }
-
-    /** The work of a launch for this rank's first tokens. */
-    @FunctionalInterface
-    private interface Work {
-        void run(int tokens);
-    }
-
-    /** What launches of both calls have in common. */
-    private abstract static class HostLaunch implements Launch {
-        private final HostPlan<?> plan;
-        private final int tokens;
-        private final Lifetime lifetime;
-        private volatile Work work;
-
-        HostLaunch(final HostPlan<?> plan, final int tokens, final Work work) {
-            this.plan = plan;
-            this.tokens = tokens;
-            this.work = work;
-            this.lifetime = new Lifetime(plan.spec().operation() + " launch", List.of(plan.lifetime));
-        }
-
-        final void rebindTo(final Work other) {
-            lifetime.requireOpen();
-            work = other;
-        }
-
-        @Override
-        public void launch(final Stream on) {
-            launch(on, tokens);
-        }
-
-        @Override
-        public void launch(final Stream on, final long rows) {
-            lifetime.requireOpen();
-            final String operation = plan.spec().operation();
-            Operands.checkRows(operation, rows, tokens);
-            plan.group.check();
-            final Work now = work;
-            ReferenceStream.submit(operation, on, () -> now.run((int) rows));
-        }
-
-        @Override
-        public void close() {
-            lifetime.close();
+        /** What launches of both calls have in common. */
+        abstract class GroupLaunch extends HostLaunch {
+            @Override
+            public void launch(final Stream on, final long rows) {
+                group.check();
+                super.launch(on, rows);
+            }
         }
     }
 
     // ---- dispatch
 
-    private static final class HostDispatchPlan extends HostPlan<DispatchSpec> implements DispatchPlan<HostTensor> {
-        HostDispatchPlan(final ReferenceExpertGroup group, final DispatchSpec spec) {
+    private static final class HostDispatch extends GroupPlan<DispatchSpec> implements DispatchPlan<HostTensor> {
+        HostDispatch(final ReferenceExpertGroup group, final DispatchSpec spec) {
             super(group, spec);
         }
 
@@ -252,12 +184,17 @@ final class ReferenceExpertGroup implements ExpertGroup<HostTensor> {
 
         @Override
         public DispatchLaunch<HostTensor> bind(final DispatchOperands<HostTensor> operands) {
-            return new HostDispatchLaunch(this, bound(operands));
+            final BoundDispatch launch = new BoundDispatch();
+            launch.rebind(operands);
+            return launch;
         }
 
-        Work bound(final DispatchOperands<HostTensor> x) {
-            MoeOperands.check(spec(), group.rank(), x, handleBytes());
-            return tokens -> run(x, tokens);
+        private final class BoundDispatch extends GroupLaunch implements DispatchLaunch<HostTensor> {
+            @Override
+            public void rebind(final DispatchOperands<HostTensor> x) {
+                MoeOperands.check(spec(), group.rank(), x, handleBytes());
+                bindTo(spec().maxTokens(), tokens -> run(x, (int) tokens));
+            }
         }
 
         private void run(final DispatchOperands<HostTensor> x, final int tokens) {
@@ -305,36 +242,27 @@ final class ReferenceExpertGroup implements ExpertGroup<HostTensor> {
         }
     }
 
-    private static final class HostDispatchLaunch extends HostLaunch implements DispatchLaunch<HostTensor> {
-        private final HostDispatchPlan plan;
-
-        HostDispatchLaunch(final HostDispatchPlan plan, final Work work) {
-            super(plan, plan.spec().maxTokens(), work);
-            this.plan = plan;
-        }
-
-        @Override
-        public void rebind(final DispatchOperands<HostTensor> operands) {
-            rebindTo(plan.bound(operands));
-        }
-    }
-
     // ---- combine
 
-    private static final class HostCombinePlan extends HostPlan<CombineSpec> implements CombinePlan<HostTensor> {
-        HostCombinePlan(final ReferenceExpertGroup group, final CombineSpec spec) {
+    private static final class HostCombine extends GroupPlan<CombineSpec> implements CombinePlan<HostTensor> {
+        HostCombine(final ReferenceExpertGroup group, final CombineSpec spec) {
             super(group, spec);
         }
 
         @Override
         public CombineLaunch<HostTensor> bind(final CombineOperands<HostTensor> operands) {
-            return new HostCombineLaunch(this, bound(operands));
+            final BoundCombine launch = new BoundCombine();
+            launch.rebind(operands);
+            return launch;
         }
 
-        Work bound(final CombineOperands<HostTensor> x) {
-            final long bytes = ExpertExchange.handleBytes(spec().group(), spec().maxTokens());
-            MoeOperands.check(spec(), group.rank(), x, bytes);
-            return tokens -> run(x, tokens);
+        private final class BoundCombine extends GroupLaunch implements CombineLaunch<HostTensor> {
+            @Override
+            public void rebind(final CombineOperands<HostTensor> x) {
+                final long bytes = ExpertExchange.handleBytes(spec().group(), spec().maxTokens());
+                MoeOperands.check(spec(), group.rank(), x, bytes);
+                bindTo(spec().maxTokens(), tokens -> run(x, (int) tokens));
+            }
         }
 
         private void run(final CombineOperands<HostTensor> x, final int tokens) {
@@ -355,20 +283,6 @@ final class ReferenceExpertGroup implements ExpertGroup<HostTensor> {
             if (group.takesPart()) {
                 ExpertExchange.combine(spec, all, x, tokens);
             }
-        }
-    }
-
-    private static final class HostCombineLaunch extends HostLaunch implements CombineLaunch<HostTensor> {
-        private final HostCombinePlan plan;
-
-        HostCombineLaunch(final HostCombinePlan plan, final Work work) {
-            super(plan, plan.spec().maxTokens(), work);
-            this.plan = plan;
-        }
-
-        @Override
-        public void rebind(final CombineOperands<HostTensor> operands) {
-            rebindTo(plan.bound(operands));
         }
     }
 

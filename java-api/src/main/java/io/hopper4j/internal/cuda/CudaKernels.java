@@ -33,12 +33,9 @@ import io.hopper4j.gemm.KGroupedGemmPlan;
 import io.hopper4j.gemm.KGroupedGemmSpec;
 import io.hopper4j.gemm.MaskedGemmPlan;
 import io.hopper4j.gemm.MaskedGemmSpec;
-import io.hopper4j.internal.AttentionOperands;
 import io.hopper4j.internal.Bf16Operands;
-import io.hopper4j.internal.GroupedOperands;
 import io.hopper4j.internal.NativeLoader;
-import io.hopper4j.internal.Operands;
-import io.hopper4j.internal.RoutingOperands;
+import io.hopper4j.internal.Needs;
 import io.hopper4j.moe.BiasUpdatePlan;
 import io.hopper4j.moe.BiasUpdateSpec;
 import io.hopper4j.moe.CombineSpec;
@@ -52,15 +49,12 @@ import io.hopper4j.moe.PermuteSpec;
 import io.hopper4j.moe.Rendezvous;
 import io.hopper4j.moe.UnpermutePlan;
 import io.hopper4j.moe.UnpermuteSpec;
-import io.hopper4j.quant.DequantizeLaunch;
 import io.hopper4j.quant.DequantizePlan;
 import io.hopper4j.quant.DequantizeSpec;
-import io.hopper4j.quant.QuantizeLaunch;
 import io.hopper4j.quant.QuantizePlan;
 import io.hopper4j.quant.QuantizeSpec;
 import io.hopper4j.quant.RmsNormQuantizePlan;
 import io.hopper4j.quant.RmsNormQuantizeSpec;
-import io.hopper4j.quant.ScaleKind;
 import io.hopper4j.quant.SwigluQuantizePlan;
 import io.hopper4j.quant.SwigluQuantizeSpec;
 import io.hopper4j.quant.TransposeQuantizePlan;
@@ -89,7 +83,7 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     /** {@return as {@link Kernels#support(DeviceInfo, OpSpec)}} */
     public static Support support(final DeviceInfo device, final OpSpec spec) {
         NativeLoader.load();
-        final List<Reason> unmet = unmetNeeds(spec);
+        final List<Reason> unmet = Needs.unmet(spec);
         if (!unmet.isEmpty()) {
             return new Support.Unsupported(unmet);
         }
@@ -107,31 +101,6 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
                 CudaPlan.destroy(plan);
             }
         }
-    }
-
-    private static List<Reason> unmetNeeds(final OpSpec spec) {
-        return switch (spec) {
-            case GemmSpec gemm -> Operands.unmetNeeds(gemm);
-            case GroupedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
-            case MaskedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
-            case KGroupedGemmSpec gemm -> GroupedOperands.unmetNeeds(gemm);
-            case Bf16GemmSpec gemm -> Bf16Operands.unmetNeeds(gemm);
-            case Bf16GroupedGemmSpec gemm -> Bf16Operands.unmetNeeds(gemm);
-            case QuantizeSpec quantize -> Operands.unmetNeeds(quantize);
-            case DequantizeSpec dequantize -> Operands.unmetNeeds(dequantize);
-            case MlaDecodeSpec decode -> AttentionOperands.unmetNeeds(decode);
-            case MlaCacheWriteSpec write -> AttentionOperands.unmetNeeds(write);
-            case TransposeQuantizeSpec transpose -> Operands.unmetNeeds(transpose);
-            case RmsNormQuantizeSpec norm -> Operands.unmetNeeds(norm);
-            case SwigluQuantizeSpec swiglu -> Operands.unmetNeeds(swiglu);
-            case MlaMergeSpec merge -> AttentionOperands.unmetNeeds(merge);
-            case DispatchSpec dispatch -> List.of();
-            case CombineSpec combine -> List.of();
-            case GateSpec gate -> RoutingOperands.unmetNeeds(gate);
-            case BiasUpdateSpec update -> RoutingOperands.unmetNeeds(update);
-            case PermuteSpec permute -> RoutingOperands.unmetNeeds(permute);
-            case UnpermuteSpec unpermute -> RoutingOperands.unmetNeeds(unpermute);
-        };
     }
 
     private static int plan(final DeviceInfo info, final OpSpec spec, final Call call) {
@@ -174,7 +143,7 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     <S extends OpSpec, P> P plan(final S spec, final Maker<S, P> maker) {
         final Lifetime.Lease lease = lifetime.lease(spec.operation() + " plan");
         try (Call call = new Call()) {
-            final List<Reason> unmet = unmetNeeds(spec);
+            final List<Reason> unmet = Needs.unmet(spec);
             if (!unmet.isEmpty()) {
                 throw new UnsupportedKernelException(unmet);
             }
@@ -362,26 +331,6 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
             final @Nullable DeviceTensor workspace,
             final Stream on) {
         try (Bf16GemmLaunch<DeviceTensor> launch = plan.bind(a, b, c, out, workspace)) {
-            launch.launch(on);
-        }
-    }
-
-    @Override
-    public void quantize(
-            final DeviceTensor in, final ScaleKind scaleKind, final Scaled<DeviceTensor> out, final Stream on) {
-        final QuantizeSpec spec = QuantizeSpec.of(out.rows(), out.cols(), in.dtype(), out.scaling())
-                .withScaleKind(scaleKind);
-        try (QuantizePlan<DeviceTensor> plan = plan(spec);
-                QuantizeLaunch<DeviceTensor> launch = plan.bind(in, out)) {
-            launch.launch(on);
-        }
-    }
-
-    @Override
-    public void dequantize(final Scaled<DeviceTensor> in, final DeviceTensor out, final Stream on) {
-        final DequantizeSpec spec = DequantizeSpec.of(in.rows(), in.cols(), in.scaling(), out.dtype());
-        try (DequantizePlan<DeviceTensor> plan = plan(spec);
-                DequantizeLaunch<DeviceTensor> launch = plan.bind(in, out)) {
             launch.launch(on);
         }
     }
