@@ -1,7 +1,6 @@
 package io.hopper4j.internal.cuda;
 
 import io.hopper4j.DeviceTensor;
-import io.hopper4j.TensorSpec;
 import io.hopper4j.bindings.h4j_gemm_bf16_args;
 import io.hopper4j.bindings.h4j_gemm_bf16_spec;
 import io.hopper4j.bindings.hopper4j_h;
@@ -42,8 +41,8 @@ final class CudaBf16Gemm {
             DeviceTensor out,
             @Nullable DeviceTensor workspace) {
         void check(final Planned plan) {
-            Bf16Operands.check(plan.spec(), a.spec(), b.spec(), specOf(c), out.spec());
-            Operands.checkWorkspace(plan.spec().operation(), specOf(workspace), plan.workspaceBytes());
+            Bf16Operands.check(plan.spec(), a.spec(), b.spec(), Operands.specOf(c), out.spec());
+            Operands.checkWorkspace(plan.spec().operation(), Operands.specOf(workspace), plan.workspaceBytes());
         }
 
         MemorySegment args(final Binding binding, final Call call) {
@@ -67,31 +66,13 @@ final class CudaBf16Gemm {
                 h4j_gemm_bf16_args.workspace(args, binding.address("workspace", workspace, WORKSPACE));
                 h4j_gemm_bf16_args.workspace_bytes(args, workspace.spec().elements());
             }
-            binding.hold();
             return args;
-        }
-
-        private static @Nullable TensorSpec specOf(final @Nullable DeviceTensor tensor) {
-            return tensor == null ? null : tensor.spec();
         }
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements Bf16GemmPlan<DeviceTensor> {
-        private final Bf16GemmSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final Bf16GemmSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public Bf16GemmSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<Bf16GemmSpec> implements Bf16GemmPlan<DeviceTensor> {
+        Planned(final Bf16GemmSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
@@ -103,35 +84,25 @@ final class CudaBf16Gemm {
                 final @Nullable DeviceTensor workspace) {
             final Tensors tensors = new Tensors(a, b, c, out, workspace);
             tensors.check(this);
-            return CudaLaunch.bind(
-                    this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_gemm_bf16_bind(
-                            plan, device, tensors.args(binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements Bf16GemmLaunch<DeviceTensor> {
-        private final Planned plan;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxM(), lease, handle, binding);
-            this.plan = plan;
+            return CudaLaunch.bind(this, spec().operation(), hopper4j_h::h4j_gemm_bf16_bind, tensors::args, Bound::new);
         }
 
-        @Override
-        public void rebind(
-                final DeviceTensor a,
-                final DeviceTensor b,
-                final @Nullable DeviceTensor c,
-                final DeviceTensor out,
-                final @Nullable DeviceTensor workspace) {
-            final Tensors tensors = new Tensors(a, b, c, out, workspace);
-            tensors.check(plan);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_gemm_bf16_rebind(launch, tensors.args(binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements Bf16GemmLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxM(), made);
+            }
+
+            @Override
+            public void rebind(
+                    final DeviceTensor a,
+                    final DeviceTensor b,
+                    final @Nullable DeviceTensor c,
+                    final DeviceTensor out,
+                    final @Nullable DeviceTensor workspace) {
+                final Tensors tensors = new Tensors(a, b, c, out, workspace);
+                tensors.check(Planned.this);
+                rebind(hopper4j_h::h4j_gemm_bf16_rebind, tensors::args);
+            }
         }
     }
 }

@@ -32,54 +32,35 @@ final class CudaBiasUpdate {
         h4j_moe_bias_update_args.struct_size(args, (int) h4j_moe_bias_update_args.sizeof());
         h4j_moe_bias_update_args.counts(args, binding.address("counts", x.counts(), Integer.BYTES));
         h4j_moe_bias_update_args.bias(args, binding.address("bias", x.bias(), Float.BYTES));
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements BiasUpdatePlan<DeviceTensor> {
-        private final BiasUpdateSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final BiasUpdateSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public BiasUpdateSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<BiasUpdateSpec> implements BiasUpdatePlan<DeviceTensor> {
+        Planned(final BiasUpdateSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
         public BiasUpdateLaunch<DeviceTensor> bind(final BiasUpdateOperands<DeviceTensor> operands) {
-            RoutingOperands.check(spec, operands);
+            RoutingOperands.check(spec(), operands);
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_moe_bias_update_bind(
-                            plan, device, args(operands, binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements BiasUpdateLaunch<DeviceTensor> {
-        private final BiasUpdateSpec spec;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), 1, lease, handle, binding);
-            this.spec = plan.spec();
+                    spec().operation(),
+                    hopper4j_h::h4j_moe_bias_update_bind,
+                    (binding, call) -> args(operands, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(final BiasUpdateOperands<DeviceTensor> operands) {
-            RoutingOperands.check(spec, operands);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_moe_bias_update_rebind(launch, args(operands, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements BiasUpdateLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), 1, made);
+            }
+
+            @Override
+            public void rebind(final BiasUpdateOperands<DeviceTensor> operands) {
+                RoutingOperands.check(spec(), operands);
+                rebind(hopper4j_h::h4j_moe_bias_update_rebind, (binding, call) -> args(operands, binding, call));
+            }
         }
     }
 }

@@ -46,54 +46,35 @@ final class CudaDequantize {
         h4j_dequantize_args.scales_ld(args, Operands.scaleStride(in.scales().spec(), in.scaling()));
         h4j_dequantize_args.out(args, binding.address("out", out, VECTOR));
         h4j_dequantize_args.out_ld(args, Operands.rowStride(out.spec(), OUT_UNIT));
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements DequantizePlan<DeviceTensor> {
-        private final DequantizeSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final DequantizeSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public DequantizeSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<DequantizeSpec> implements DequantizePlan<DeviceTensor> {
+        Planned(final DequantizeSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
         public DequantizeLaunch<DeviceTensor> bind(final Scaled<DeviceTensor> in, final DeviceTensor out) {
-            Operands.check(spec, in, out.spec());
+            Operands.check(spec(), in, out.spec());
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_dequantize_bind(
-                            plan, device, args(in, out, binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements DequantizeLaunch<DeviceTensor> {
-        private final DequantizeSpec spec;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxRows(), lease, handle, binding);
-            this.spec = plan.spec();
+                    spec().operation(),
+                    hopper4j_h::h4j_dequantize_bind,
+                    (binding, call) -> args(in, out, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(final Scaled<DeviceTensor> in, final DeviceTensor out) {
-            Operands.check(spec, in, out.spec());
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_dequantize_rebind(launch, args(in, out, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements DequantizeLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxRows(), made);
+            }
+
+            @Override
+            public void rebind(final Scaled<DeviceTensor> in, final DeviceTensor out) {
+                Operands.check(spec(), in, out.spec());
+                rebind(hopper4j_h::h4j_dequantize_rebind, (binding, call) -> args(in, out, binding, call));
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 package io.hopper4j.internal.cuda;
 
 import io.hopper4j.DeviceTensor;
+import io.hopper4j.OpSpec;
 import io.hopper4j.TensorSpec;
 import io.hopper4j.bindings.h4j_group_buffers_info;
 import io.hopper4j.bindings.h4j_group_spec;
@@ -184,8 +185,7 @@ final class CudaExpertGroup implements ExpertGroup<DeviceTensor> {
         MoeOperands.requireGroup(call.operation(), call.group(), spec);
         return leased(
                 call.operation(),
-                groupLease -> kernels.plan(
-                        call, (k, s, plan, planLease) -> new PlannedDispatch(this, groupLease, s, plan, planLease)));
+                groupLease -> kernels.plan(call, (s, made) -> new PlannedDispatch(this, groupLease, s, made)));
     }
 
     @Override
@@ -193,8 +193,7 @@ final class CudaExpertGroup implements ExpertGroup<DeviceTensor> {
         MoeOperands.requireGroup(call.operation(), call.group(), spec);
         return leased(
                 call.operation(),
-                groupLease -> kernels.plan(
-                        call, (k, s, plan, planLease) -> new PlannedCombine(this, groupLease, s, plan, planLease)));
+                groupLease -> kernels.plan(call, (s, made) -> new PlannedCombine(this, groupLease, s, made)));
     }
 
     private <P> P leased(final String operation, final java.util.function.Function<Lifetime.Lease, P> maker) {
@@ -318,7 +317,6 @@ final class CudaExpertGroup implements ExpertGroup<DeviceTensor> {
             h4j_moe_dispatch_args.out_scales_ld(args, MoeOperands.scaleStride(call, outScales.spec()));
         }
         h4j_moe_dispatch_args.expert_rows(args, binding.address("expertRows", x.expertRows(), Integer.BYTES));
-        binding.hold();
         return args;
     }
 
@@ -332,138 +330,101 @@ final class CudaExpertGroup implements ExpertGroup<DeviceTensor> {
         h4j_moe_combine_args.residual_ld(args, rowStride(x.residual()));
         h4j_moe_combine_args.out(args, binding.address("out", x.out(), TMA));
         h4j_moe_combine_args.out_ld(args, rowStride(x.out()));
-        binding.hold();
         return args;
     }
 
-    /** A plan of dispatch. */
-    private static final class PlannedDispatch extends CudaPlan implements DispatchPlan<DeviceTensor> {
-        private final CudaExpertGroup group;
+    /** A plan made for a group, which it keeps open. */
+    private abstract static class GroupPlan<S extends OpSpec> extends CudaPlan<S> {
+        final CudaExpertGroup group;
         private final Lifetime.Lease groupLease;
-        private final DispatchSpec spec;
 
+        GroupPlan(final CudaExpertGroup group, final Lifetime.Lease groupLease, final S spec, final NativePlan made) {
+            super(spec, made);
+            this.group = group;
+            this.groupLease = groupLease;
+        }
+
+        @Override
+        public final void close() {
+            super.close();
+            groupLease.release();
+        }
+    }
+
+    private static final class PlannedDispatch extends GroupPlan<DispatchSpec> implements DispatchPlan<DeviceTensor> {
         PlannedDispatch(
                 final CudaExpertGroup group,
                 final Lifetime.Lease groupLease,
                 final DispatchSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(group.kernels, spec, handle, lease);
-            this.group = group;
-            this.groupLease = groupLease;
-            this.spec = spec;
-        }
-
-        @Override
-        public DispatchSpec spec() {
-            return spec;
+                final NativePlan made) {
+            super(group, groupLease, spec, made);
         }
 
         @Override
         public long outRows() {
-            return MoeOperands.worstRows(spec, group.rank);
+            return MoeOperands.worstRows(spec(), group.rank);
         }
 
         @Override
         public DispatchLaunch<DeviceTensor> bind(final DispatchOperands<DeviceTensor> operands) {
-            MoeOperands.check(spec, group.rank, operands, handleBytes());
+            MoeOperands.check(spec(), group.rank, operands, handleBytes());
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_moe_dispatch_bind(
-                            plan,
-                            group.handle,
-                            group.dispatchArgs(spec, operands, binding, call),
-                            call.output(),
-                            call.error()),
-                    (lease, launch, binding) -> new BoundDispatch(this, lease, launch, binding));
+                    spec().operation(),
+                    group.handle,
+                    hopper4j_h::h4j_moe_dispatch_bind,
+                    (binding, call) -> group.dispatchArgs(spec(), operands, binding, call),
+                    BoundDispatch::new);
         }
 
-        @Override
-        public void close() {
-            super.close();
-            groupLease.release();
-        }
-    }
+        private final class BoundDispatch extends CudaLaunch implements DispatchLaunch<DeviceTensor> {
+            BoundDispatch(final NativeLaunch made) {
+                super(PlannedDispatch.this, spec().operation(), spec().maxTokens(), made);
+            }
 
-    /** A launch of dispatch. */
-    private static final class BoundDispatch extends CudaLaunch implements DispatchLaunch<DeviceTensor> {
-        private final PlannedDispatch plan;
-
-        BoundDispatch(
-                final PlannedDispatch plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding b) {
-            super(plan, plan.spec.operation(), plan.spec.maxTokens(), lease, handle, b);
-            this.plan = plan;
-        }
-
-        @Override
-        public void rebind(final DispatchOperands<DeviceTensor> operands) {
-            MoeOperands.check(plan.spec, plan.group.rank, operands, plan.handleBytes());
-            rebind((launch, binding, call) -> hopper4j_h.h4j_moe_dispatch_rebind(
-                    launch, plan.group.dispatchArgs(plan.spec, operands, binding, call), call.error()));
+            @Override
+            public void rebind(final DispatchOperands<DeviceTensor> operands) {
+                MoeOperands.check(spec(), group.rank, operands, handleBytes());
+                rebind(
+                        hopper4j_h::h4j_moe_dispatch_rebind,
+                        (binding, call) -> group.dispatchArgs(spec(), operands, binding, call));
+            }
         }
     }
 
-    /** A plan of combine. */
-    private static final class PlannedCombine extends CudaPlan implements CombinePlan<DeviceTensor> {
-        private final CudaExpertGroup group;
-        private final Lifetime.Lease groupLease;
-        private final CombineSpec spec;
-
+    private static final class PlannedCombine extends GroupPlan<CombineSpec> implements CombinePlan<DeviceTensor> {
         PlannedCombine(
                 final CudaExpertGroup group,
                 final Lifetime.Lease groupLease,
                 final CombineSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(group.kernels, spec, handle, lease);
-            this.group = group;
-            this.groupLease = groupLease;
-            this.spec = spec;
-        }
-
-        @Override
-        public CombineSpec spec() {
-            return spec;
+                final NativePlan made) {
+            super(group, groupLease, spec, made);
         }
 
         @Override
         public CombineLaunch<DeviceTensor> bind(final CombineOperands<DeviceTensor> operands) {
-            MoeOperands.check(spec, group.rank, operands, handleBytes());
+            MoeOperands.check(spec(), group.rank, operands, handleBytes());
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_moe_combine_bind(
-                            plan,
-                            group.handle,
-                            group.combineArgs(operands, binding, call),
-                            call.output(),
-                            call.error()),
-                    (lease, launch, binding) -> new BoundCombine(this, lease, launch, binding));
+                    spec().operation(),
+                    group.handle,
+                    hopper4j_h::h4j_moe_combine_bind,
+                    (binding, call) -> group.combineArgs(operands, binding, call),
+                    BoundCombine::new);
         }
 
-        @Override
-        public void close() {
-            super.close();
-            groupLease.release();
-        }
-    }
+        private final class BoundCombine extends CudaLaunch implements CombineLaunch<DeviceTensor> {
+            BoundCombine(final NativeLaunch made) {
+                super(PlannedCombine.this, spec().operation(), spec().maxTokens(), made);
+            }
 
-    /** A launch of combine. */
-    private static final class BoundCombine extends CudaLaunch implements CombineLaunch<DeviceTensor> {
-        private final PlannedCombine plan;
-
-        BoundCombine(
-                final PlannedCombine plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding b) {
-            super(plan, plan.spec.operation(), plan.spec.maxTokens(), lease, handle, b);
-            this.plan = plan;
-        }
-
-        @Override
-        public void rebind(final CombineOperands<DeviceTensor> operands) {
-            MoeOperands.check(plan.spec, plan.group.rank, operands, plan.handleBytes());
-            rebind((launch, binding, call) -> hopper4j_h.h4j_moe_combine_rebind(
-                    launch, plan.group.combineArgs(operands, binding, call), call.error()));
+            @Override
+            public void rebind(final CombineOperands<DeviceTensor> operands) {
+                MoeOperands.check(spec(), group.rank, operands, handleBytes());
+                rebind(
+                        hopper4j_h::h4j_moe_combine_rebind,
+                        (binding, call) -> group.combineArgs(operands, binding, call));
+            }
         }
     }
 }

@@ -45,54 +45,35 @@ final class CudaGate {
         h4j_moe_gate_args.ids(args, binding.address("ids", x.ids(), Integer.BYTES));
         h4j_moe_gate_args.weights(args, binding.address("weights", x.weights(), Float.BYTES));
         h4j_moe_gate_args.counts(args, binding.address("counts", x.counts(), Integer.BYTES));
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements GatePlan<DeviceTensor> {
-        private final GateSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final GateSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public GateSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<GateSpec> implements GatePlan<DeviceTensor> {
+        Planned(final GateSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
         public GateLaunch<DeviceTensor> bind(final GateOperands<DeviceTensor> operands) {
-            RoutingOperands.check(spec, operands);
+            RoutingOperands.check(spec(), operands);
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_moe_gate_bind(
-                            plan, device, args(operands, binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements GateLaunch<DeviceTensor> {
-        private final GateSpec spec;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxTokens(), lease, handle, binding);
-            this.spec = plan.spec();
+                    spec().operation(),
+                    hopper4j_h::h4j_moe_gate_bind,
+                    (binding, call) -> args(operands, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(final GateOperands<DeviceTensor> operands) {
-            RoutingOperands.check(spec, operands);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_moe_gate_rebind(launch, args(operands, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements GateLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxTokens(), made);
+            }
+
+            @Override
+            public void rebind(final GateOperands<DeviceTensor> operands) {
+                RoutingOperands.check(spec(), operands);
+                rebind(hopper4j_h::h4j_moe_gate_rebind, (binding, call) -> args(operands, binding, call));
+            }
         }
     }
 }

@@ -2,7 +2,6 @@ package io.hopper4j.internal.cuda;
 
 import io.hopper4j.DeviceTensor;
 import io.hopper4j.Scaled;
-import io.hopper4j.TensorSpec;
 import io.hopper4j.bindings.h4j_gemm_args;
 import io.hopper4j.bindings.h4j_gemm_spec;
 import io.hopper4j.bindings.hopper4j_h;
@@ -43,8 +42,8 @@ final class CudaGemm {
             DeviceTensor out,
             @Nullable DeviceTensor workspace) {
         void check(final CudaGemm.Planned plan) {
-            Operands.check(plan.spec(), a, b, specOf(c), out.spec());
-            Operands.checkWorkspace("gemm", specOf(workspace), plan.workspaceBytes());
+            Operands.check(plan.spec(), a, b, Operands.specOf(c), out.spec());
+            Operands.checkWorkspace("gemm", Operands.specOf(workspace), plan.workspaceBytes());
         }
 
         MemorySegment args(final GemmSpec spec, final Binding binding, final Call call) {
@@ -69,31 +68,13 @@ final class CudaGemm {
                 h4j_gemm_args.workspace(args, binding.address("workspace", workspace, WORKSPACE));
                 h4j_gemm_args.workspace_bytes(args, workspace.spec().elements());
             }
-            binding.hold();
             return args;
-        }
-
-        private static @Nullable TensorSpec specOf(final @Nullable DeviceTensor tensor) {
-            return tensor == null ? null : tensor.spec();
         }
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements GemmPlan<DeviceTensor> {
-        private final GemmSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final GemmSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public GemmSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<GemmSpec> implements GemmPlan<DeviceTensor> {
+        Planned(final GemmSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
@@ -107,33 +88,28 @@ final class CudaGemm {
             tensors.check(this);
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_gemm_bind(
-                            plan, device, tensors.args(spec, binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements GemmLaunch<DeviceTensor> {
-        private final Planned plan;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxM(), lease, handle, binding);
-            this.plan = plan;
+                    spec().operation(),
+                    hopper4j_h::h4j_gemm_bind,
+                    (binding, call) -> tensors.args(spec(), binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(
-                final Scaled<DeviceTensor> a,
-                final Scaled<DeviceTensor> b,
-                final @Nullable DeviceTensor c,
-                final DeviceTensor out,
-                final @Nullable DeviceTensor workspace) {
-            final Tensors tensors = new Tensors(a, b, c, out, workspace);
-            tensors.check(plan);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_gemm_rebind(launch, tensors.args(plan.spec(), binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements GemmLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxM(), made);
+            }
+
+            @Override
+            public void rebind(
+                    final Scaled<DeviceTensor> a,
+                    final Scaled<DeviceTensor> b,
+                    final @Nullable DeviceTensor c,
+                    final DeviceTensor out,
+                    final @Nullable DeviceTensor workspace) {
+                final Tensors tensors = new Tensors(a, b, c, out, workspace);
+                tensors.check(Planned.this);
+                rebind(hopper4j_h::h4j_gemm_rebind, (binding, call) -> tensors.args(spec(), binding, call));
+            }
         }
     }
 }

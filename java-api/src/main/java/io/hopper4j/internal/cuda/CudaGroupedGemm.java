@@ -46,8 +46,7 @@ final class CudaGroupedGemm {
             @Nullable DeviceTensor workspace) {
         void check(final Planned plan) {
             GroupedOperands.check(plan.spec(), a, b, groupEnds.spec(), out.spec());
-            Operands.checkWorkspace(
-                    plan.spec().operation(), workspace == null ? null : workspace.spec(), plan.workspaceBytes());
+            Operands.checkWorkspace(plan.spec().operation(), Operands.specOf(workspace), plan.workspaceBytes());
         }
 
         MemorySegment args(final Binding binding, final Call call) {
@@ -73,27 +72,13 @@ final class CudaGroupedGemm {
                 h4j_gemm_grouped_args.workspace(args, binding.address("workspace", workspace, WORKSPACE));
                 h4j_gemm_grouped_args.workspace_bytes(args, workspace.spec().elements());
             }
-            binding.hold();
             return args;
         }
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements GroupedGemmPlan<DeviceTensor> {
-        private final GroupedGemmSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final GroupedGemmSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public GroupedGemmSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<GroupedGemmSpec> implements GroupedGemmPlan<DeviceTensor> {
+        Planned(final GroupedGemmSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
@@ -106,34 +91,25 @@ final class CudaGroupedGemm {
             final Tensors tensors = new Tensors(a, b, groupEnds, out, workspace);
             tensors.check(this);
             return CudaLaunch.bind(
-                    this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_gemm_grouped_bind(
-                            plan, device, tensors.args(binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements GroupedGemmLaunch<DeviceTensor> {
-        private final Planned plan;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxM(), lease, handle, binding);
-            this.plan = plan;
+                    this, spec().operation(), hopper4j_h::h4j_gemm_grouped_bind, tensors::args, Bound::new);
         }
 
-        @Override
-        public void rebind(
-                final Scaled<DeviceTensor> a,
-                final Scaled<DeviceTensor> b,
-                final DeviceTensor groupEnds,
-                final DeviceTensor out,
-                final @Nullable DeviceTensor workspace) {
-            final Tensors tensors = new Tensors(a, b, groupEnds, out, workspace);
-            tensors.check(plan);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_gemm_grouped_rebind(launch, tensors.args(binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements GroupedGemmLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxM(), made);
+            }
+
+            @Override
+            public void rebind(
+                    final Scaled<DeviceTensor> a,
+                    final Scaled<DeviceTensor> b,
+                    final DeviceTensor groupEnds,
+                    final DeviceTensor out,
+                    final @Nullable DeviceTensor workspace) {
+                final Tensors tensors = new Tensors(a, b, groupEnds, out, workspace);
+                tensors.check(Planned.this);
+                rebind(hopper4j_h::h4j_gemm_grouped_rebind, tensors::args);
+            }
         }
     }
 }

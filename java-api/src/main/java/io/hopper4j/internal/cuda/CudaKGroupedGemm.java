@@ -47,9 +47,8 @@ final class CudaKGroupedGemm {
             DeviceTensor out,
             @Nullable DeviceTensor workspace) {
         void check(final Planned plan) {
-            GroupedOperands.check(plan.spec(), a, b, groupEnds.spec(), c == null ? null : c.spec(), out.spec());
-            Operands.checkWorkspace(
-                    plan.spec().operation(), workspace == null ? null : workspace.spec(), plan.workspaceBytes());
+            GroupedOperands.check(plan.spec(), a, b, groupEnds.spec(), Operands.specOf(c), out.spec());
+            Operands.checkWorkspace(plan.spec().operation(), Operands.specOf(workspace), plan.workspaceBytes());
         }
 
         MemorySegment args(final Binding binding, final Call call) {
@@ -79,27 +78,13 @@ final class CudaKGroupedGemm {
                 h4j_gemm_k_grouped_args.workspace(args, binding.address("workspace", workspace, WORKSPACE));
                 h4j_gemm_k_grouped_args.workspace_bytes(args, workspace.spec().elements());
             }
-            binding.hold();
             return args;
         }
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements KGroupedGemmPlan<DeviceTensor> {
-        private final KGroupedGemmSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final KGroupedGemmSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public KGroupedGemmSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<KGroupedGemmSpec> implements KGroupedGemmPlan<DeviceTensor> {
+        Planned(final KGroupedGemmSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
@@ -113,35 +98,26 @@ final class CudaKGroupedGemm {
             final Tensors tensors = new Tensors(a, b, groupEnds, c, out, workspace);
             tensors.check(this);
             return CudaLaunch.bind(
-                    this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_gemm_k_grouped_bind(
-                            plan, device, tensors.args(binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements KGroupedGemmLaunch<DeviceTensor> {
-        private final Planned plan;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxK(), lease, handle, binding);
-            this.plan = plan;
+                    this, spec().operation(), hopper4j_h::h4j_gemm_k_grouped_bind, tensors::args, Bound::new);
         }
 
-        @Override
-        public void rebind(
-                final Scaled<DeviceTensor> a,
-                final Scaled<DeviceTensor> b,
-                final DeviceTensor groupEnds,
-                final @Nullable DeviceTensor c,
-                final DeviceTensor out,
-                final @Nullable DeviceTensor workspace) {
-            final Tensors tensors = new Tensors(a, b, groupEnds, c, out, workspace);
-            tensors.check(plan);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_gemm_k_grouped_rebind(launch, tensors.args(binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements KGroupedGemmLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxK(), made);
+            }
+
+            @Override
+            public void rebind(
+                    final Scaled<DeviceTensor> a,
+                    final Scaled<DeviceTensor> b,
+                    final DeviceTensor groupEnds,
+                    final @Nullable DeviceTensor c,
+                    final DeviceTensor out,
+                    final @Nullable DeviceTensor workspace) {
+                final Tensors tensors = new Tensors(a, b, groupEnds, c, out, workspace);
+                tensors.check(Planned.this);
+                rebind(hopper4j_h::h4j_gemm_k_grouped_rebind, tensors::args);
+            }
         }
     }
 }

@@ -137,7 +137,7 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     /** Makes the plan object once the native plan is there. */
     @FunctionalInterface
     interface Maker<S, P> {
-        P make(CudaKernels kernels, S spec, MemorySegment handle, Lifetime.Lease lease);
+        P make(S spec, CudaPlan.NativePlan made);
     }
 
     <S extends OpSpec, P> P plan(final S spec, final Maker<S, P> maker) {
@@ -152,7 +152,7 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
                 throw new UnsupportedKernelException(List.of(call.reason()));
             }
             call.check(status);
-            return maker.make(this, spec, call.handle(), lease);
+            return maker.make(spec, new CudaPlan.NativePlan(this, call.handle(), lease));
         } catch (RuntimeException e) {
             lease.release();
             throw e;

@@ -5,6 +5,7 @@ import io.hopper4j.Stream;
 import io.hopper4j.bindings.hopper4j_h;
 import io.hopper4j.internal.Operands;
 import java.lang.foreign.MemorySegment;
+import java.util.function.Function;
 
 /** What the launches of every operation share: the hot path. */
 abstract class CudaLaunch implements Launch {
@@ -22,50 +23,68 @@ abstract class CudaLaunch implements Launch {
     private final Lifetime lifetime;
     private volatile Binding binding;
 
+    /** A native launch, the lease of its plan and the binding of its tensors. Whoever makes a launch object of it owns all three from then on. */
+    record NativeLaunch(Lifetime.Lease planLease, MemorySegment handle, Binding binding) {}
+
     /**
      * @param plan what is launched
      * @param operation what messages call it
      * @param rows rows of the tensors
-     * @param planLease the plan's lease, which this object owns from now on
-     * @param handle the native launch, which this object owns from now on
-     * @param binding holds the leases of the tensors, which this object owns from now on
      */
-    CudaLaunch(
-            final CudaPlan plan,
-            final String operation,
-            final long rows,
-            final Lifetime.Lease planLease,
-            final MemorySegment handle,
-            final Binding binding) {
+    CudaLaunch(final CudaPlan<?> plan, final String operation, final long rows, final NativeLaunch made) {
         this.device = plan.device();
         this.operation = operation;
         this.streamArgument = operation + ": stream";
         this.rows = rows;
-        this.handle = handle;
-        this.planLease = planLease;
-        this.binding = binding;
+        this.handle = made.handle;
+        this.planLease = made.planLease;
+        this.binding = made.binding;
         this.lifetime = new Lifetime(this, operation + " launch of " + device);
     }
 
-    /** Binds in native code: writes the handle of the launch to the call's output and answers the status. */
+    /** The library's bind of an operation, on a device or on a group of them. */
     @FunctionalInterface
     interface Bind {
-        int call(MemorySegment plan, MemorySegment device, Binding binding, Call call);
+        int call(MemorySegment plan, MemorySegment on, MemorySegment args, MemorySegment launch, MemorySegment error);
     }
 
-    /** Makes the launch object once the native launch is there. */
+    /** The library's rebind of an operation. */
     @FunctionalInterface
-    interface Maker<L> {
-        L make(Lifetime.Lease planLease, MemorySegment handle, Binding binding);
+    interface Rebind {
+        int call(MemorySegment launch, MemorySegment args, MemorySegment error);
     }
 
-    /** Takes all leases, binds, and makes the launch; on failure all leases are returned. */
-    static <L> L bind(final CudaPlan plan, final String operation, final Bind bind, final Maker<L> maker) {
+    /** Writes the operands, each by its address in the binding, into an argument struct in the memory of the call. */
+    @FunctionalInterface
+    interface Args {
+        MemorySegment write(Binding binding, Call call);
+    }
+
+    /** Takes all leases, binds on the device of the plan, and makes the launch; on failure all leases are returned. */
+    static <L> L bind(
+            final CudaPlan<?> plan,
+            final String operation,
+            final Bind bind,
+            final Args args,
+            final Function<NativeLaunch, L> maker) {
+        return bind(plan, operation, plan.device().handle(), bind, args, maker);
+    }
+
+    /** As the other form, on a device or group. */
+    static <L> L bind(
+            final CudaPlan<?> plan,
+            final String operation,
+            final MemorySegment on,
+            final Bind bind,
+            final Args args,
+            final Function<NativeLaunch, L> maker) {
         final Binding binding = new Binding(plan.device(), operation);
         final Lifetime.Lease planLease = plan.lifetime().lease(operation + " launch");
         try (Call call = new Call()) {
-            call.check(bind.call(plan.handle(), plan.device().handle(), binding, call));
-            return maker.make(planLease, call.handle(), binding);
+            final MemorySegment operands = args.write(binding, call);
+            binding.hold();
+            call.check(bind.call(plan.handle(), on, operands, call.output(), call.error()));
+            return maker.apply(new NativeLaunch(planLease, call.handle(), binding));
         } catch (RuntimeException e) {
             planLease.release();
             binding.release();
@@ -73,17 +92,13 @@ abstract class CudaLaunch implements Launch {
         }
     }
 
-    /** Rebinds in native code: answers the status. */
-    @FunctionalInterface
-    interface Rebind {
-        int call(MemorySegment launch, Binding binding, Call call);
-    }
-
-    final void rebind(final Rebind rebind) {
+    final void rebind(final Rebind rebind, final Args args) {
         final Binding next = new Binding(device, operation);
         lifetime.enterExclusively("rebind");
         try (Call call = new Call()) {
-            call.check(rebind.call(handle, next, call));
+            final MemorySegment operands = args.write(next, call);
+            next.hold();
+            call.check(rebind.call(handle, operands, call.error()));
             binding.release();
             binding = next;
         } catch (RuntimeException e) {

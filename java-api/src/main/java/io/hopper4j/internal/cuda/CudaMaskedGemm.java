@@ -48,8 +48,7 @@ final class CudaMaskedGemm {
             @Nullable DeviceTensor workspace) {
         void check(final Planned plan) {
             GroupedOperands.check(plan.spec(), a, b, counts.spec(), out.spec());
-            Operands.checkWorkspace(
-                    plan.spec().operation(), workspace == null ? null : workspace.spec(), plan.workspaceBytes());
+            Operands.checkWorkspace(plan.spec().operation(), Operands.specOf(workspace), plan.workspaceBytes());
         }
 
         MemorySegment args(final Binding binding, final Call call) {
@@ -78,27 +77,13 @@ final class CudaMaskedGemm {
                 h4j_gemm_masked_args.workspace(args, binding.address("workspace", workspace, WORKSPACE));
                 h4j_gemm_masked_args.workspace_bytes(args, workspace.spec().elements());
             }
-            binding.hold();
             return args;
         }
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements MaskedGemmPlan<DeviceTensor> {
-        private final MaskedGemmSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final MaskedGemmSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public MaskedGemmSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<MaskedGemmSpec> implements MaskedGemmPlan<DeviceTensor> {
+        Planned(final MaskedGemmSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
@@ -111,34 +96,25 @@ final class CudaMaskedGemm {
             final Tensors tensors = new Tensors(a, b, counts, out, workspace);
             tensors.check(this);
             return CudaLaunch.bind(
-                    this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_gemm_masked_bind(
-                            plan, device, tensors.args(binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements MaskedGemmLaunch<DeviceTensor> {
-        private final Planned plan;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxRows(), lease, handle, binding);
-            this.plan = plan;
+                    this, spec().operation(), hopper4j_h::h4j_gemm_masked_bind, tensors::args, Bound::new);
         }
 
-        @Override
-        public void rebind(
-                final Scaled<DeviceTensor> a,
-                final Scaled<DeviceTensor> b,
-                final DeviceTensor counts,
-                final DeviceTensor out,
-                final @Nullable DeviceTensor workspace) {
-            final Tensors tensors = new Tensors(a, b, counts, out, workspace);
-            tensors.check(plan);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_gemm_masked_rebind(launch, tensors.args(binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements MaskedGemmLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxRows(), made);
+            }
+
+            @Override
+            public void rebind(
+                    final Scaled<DeviceTensor> a,
+                    final Scaled<DeviceTensor> b,
+                    final DeviceTensor counts,
+                    final DeviceTensor out,
+                    final @Nullable DeviceTensor workspace) {
+                final Tensors tensors = new Tensors(a, b, counts, out, workspace);
+                tensors.check(Planned.this);
+                rebind(hopper4j_h::h4j_gemm_masked_rebind, tensors::args);
+            }
         }
     }
 }

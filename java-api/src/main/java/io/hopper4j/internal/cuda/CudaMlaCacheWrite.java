@@ -60,54 +60,35 @@ final class CudaMlaCacheWrite {
         h4j_mla_cache_write_args.cache(args, binding.address("cache", x.cache(), VECTOR));
         h4j_mla_cache_write_args.cache_ld(args, AttentionOperands.tokenStride(cache));
         h4j_mla_cache_write_args.cache_page_ld(args, AttentionOperands.pageStride(cache));
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements MlaCacheWritePlan<DeviceTensor> {
-        private final MlaCacheWriteSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final MlaCacheWriteSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public MlaCacheWriteSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<MlaCacheWriteSpec> implements MlaCacheWritePlan<DeviceTensor> {
+        Planned(final MlaCacheWriteSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
         public MlaCacheWriteLaunch<DeviceTensor> bind(final MlaCacheWriteOperands<DeviceTensor> x) {
-            AttentionOperands.check(spec, x);
+            AttentionOperands.check(spec(), x);
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_mla_cache_write_bind(
-                            plan, device, args(spec, x, binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements MlaCacheWriteLaunch<DeviceTensor> {
-        private final MlaCacheWriteSpec spec;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxTokens(), lease, handle, binding);
-            this.spec = plan.spec();
+                    spec().operation(),
+                    hopper4j_h::h4j_mla_cache_write_bind,
+                    (binding, call) -> args(spec(), x, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(final MlaCacheWriteOperands<DeviceTensor> x) {
-            AttentionOperands.check(spec, x);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_mla_cache_write_rebind(launch, args(spec, x, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements MlaCacheWriteLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxTokens(), made);
+            }
+
+            @Override
+            public void rebind(final MlaCacheWriteOperands<DeviceTensor> x) {
+                AttentionOperands.check(spec(), x);
+                rebind(hopper4j_h::h4j_mla_cache_write_rebind, (binding, call) -> args(spec(), x, binding, call));
+            }
         }
     }
 }

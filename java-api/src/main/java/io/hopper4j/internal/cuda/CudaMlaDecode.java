@@ -12,6 +12,7 @@ import io.hopper4j.bindings.h4j_mla_decode_spec;
 import io.hopper4j.bindings.h4j_mla_schedule_args;
 import io.hopper4j.bindings.hopper4j_h;
 import io.hopper4j.internal.AttentionOperands;
+import io.hopper4j.internal.Operands;
 import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
 
@@ -52,7 +53,6 @@ final class CudaMlaDecode {
         h4j_mla_schedule_args.lengths(args, binding.address("lengths", lengths, Integer.BYTES));
         h4j_mla_schedule_args.q_tokens(args, binding.address("qTokens", qTokens, Integer.BYTES));
         h4j_mla_schedule_args.schedule(args, binding.address("schedule", schedule, WORKSPACE));
-        binding.hold();
         return args;
     }
 
@@ -80,36 +80,22 @@ final class CudaMlaDecode {
             h4j_mla_decode_args.workspace(args, binding.address("workspace", workspace, WORKSPACE));
             h4j_mla_decode_args.workspace_bytes(args, workspace.spec().elements());
         }
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements MlaDecodePlan<DeviceTensor> {
-        private final MlaDecodeSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final MlaDecodeSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public MlaDecodeSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<MlaDecodeSpec> implements MlaDecodePlan<DeviceTensor> {
+        Planned(final MlaDecodeSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         private void check(
                 final DeviceTensor lengths, final @Nullable DeviceTensor qTokens, final DeviceTensor schedule) {
             AttentionOperands.checkSchedule(
-                    spec, lengths.spec(), qTokens == null ? null : qTokens.spec(), schedule.spec(), scheduleBytes());
+                    spec(), lengths.spec(), Operands.specOf(qTokens), schedule.spec(), scheduleBytes());
         }
 
         private void check(final MlaDecodeOperands<DeviceTensor> operands) {
-            AttentionOperands.check(spec, operands, scheduleBytes(), workspaceBytes());
+            AttentionOperands.check(spec(), operands, scheduleBytes(), workspaceBytes());
         }
 
         @Override
@@ -119,13 +105,9 @@ final class CudaMlaDecode {
             return CudaLaunch.bind(
                     this,
                     SCHEDULE,
-                    (plan, device, binding, call) -> hopper4j_h.h4j_mla_schedule_bind(
-                            plan,
-                            device,
-                            scheduleArgs(lengths, qTokens, schedule, binding, call),
-                            call.output(),
-                            call.error()),
-                    (lease, handle, binding) -> new BoundSchedule(this, lease, handle, binding));
+                    hopper4j_h::h4j_mla_schedule_bind,
+                    (binding, call) -> scheduleArgs(lengths, qTokens, schedule, binding, call),
+                    BoundSchedule::new);
         }
 
         @Override
@@ -133,45 +115,39 @@ final class CudaMlaDecode {
             check(operands);
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_mla_decode_bind(
-                            plan, device, decodeArgs(spec, operands, binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch of the schedule. */
-    private static final class BoundSchedule extends CudaLaunch implements MlaScheduleLaunch<DeviceTensor> {
-        private final Planned plan;
-
-        BoundSchedule(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding b) {
-            super(plan, SCHEDULE, plan.spec().maxBatch(), lease, handle, b);
-            this.plan = plan;
+                    spec().operation(),
+                    hopper4j_h::h4j_mla_decode_bind,
+                    (binding, call) -> decodeArgs(spec(), operands, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(
-                final DeviceTensor lengths, final @Nullable DeviceTensor qTokens, final DeviceTensor schedule) {
-            plan.check(lengths, qTokens, schedule);
-            rebind((launch, binding, call) -> hopper4j_h.h4j_mla_schedule_rebind(
-                    launch, scheduleArgs(lengths, qTokens, schedule, binding, call), call.error()));
-        }
-    }
+        private final class BoundSchedule extends CudaLaunch implements MlaScheduleLaunch<DeviceTensor> {
+            BoundSchedule(final NativeLaunch made) {
+                super(Planned.this, SCHEDULE, spec().maxBatch(), made);
+            }
 
-    /** A launch of the decode. */
-    private static final class Bound extends CudaLaunch implements MlaDecodeLaunch<DeviceTensor> {
-        private final Planned plan;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxBatch(), lease, handle, binding);
-            this.plan = plan;
+            @Override
+            public void rebind(
+                    final DeviceTensor lengths, final @Nullable DeviceTensor qTokens, final DeviceTensor schedule) {
+                check(lengths, qTokens, schedule);
+                rebind(
+                        hopper4j_h::h4j_mla_schedule_rebind,
+                        (binding, call) -> scheduleArgs(lengths, qTokens, schedule, binding, call));
+            }
         }
 
-        @Override
-        public void rebind(final MlaDecodeOperands<DeviceTensor> operands) {
-            plan.check(operands);
-            rebind((launch, binding, call) -> hopper4j_h.h4j_mla_decode_rebind(
-                    launch, decodeArgs(plan.spec(), operands, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements MlaDecodeLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxBatch(), made);
+            }
+
+            @Override
+            public void rebind(final MlaDecodeOperands<DeviceTensor> operands) {
+                check(operands);
+                rebind(
+                        hopper4j_h::h4j_mla_decode_rebind,
+                        (binding, call) -> decodeArgs(spec(), operands, binding, call));
+            }
         }
     }
 }

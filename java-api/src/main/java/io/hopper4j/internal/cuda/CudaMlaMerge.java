@@ -43,26 +43,12 @@ final class CudaMlaMerge {
         h4j_mla_merge_args.lse_b(args, binding.address("b.lse", b.lse(), Float.BYTES));
         h4j_mla_merge_args.out(args, binding.address("merged.out", merged.out(), VECTOR));
         h4j_mla_merge_args.lse(args, binding.address("merged.lse", merged.lse(), Float.BYTES));
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements MlaMergePlan<DeviceTensor> {
-        private final MlaMergeSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final MlaMergeSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public MlaMergeSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<MlaMergeSpec> implements MlaMergePlan<DeviceTensor> {
+        Planned(final MlaMergeSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
@@ -70,33 +56,28 @@ final class CudaMlaMerge {
                 final MlaResult<DeviceTensor> a,
                 final MlaResult<DeviceTensor> b,
                 final MlaResult<DeviceTensor> merged) {
-            AttentionOperands.check(spec, a, b, merged);
+            AttentionOperands.check(spec(), a, b, merged);
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_mla_merge_bind(
-                            plan, device, args(a, b, merged, binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements MlaMergeLaunch<DeviceTensor> {
-        private final MlaMergeSpec spec;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxBatch(), lease, handle, binding);
-            this.spec = plan.spec();
+                    spec().operation(),
+                    hopper4j_h::h4j_mla_merge_bind,
+                    (binding, call) -> args(a, b, merged, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(
-                final MlaResult<DeviceTensor> a,
-                final MlaResult<DeviceTensor> b,
-                final MlaResult<DeviceTensor> merged) {
-            AttentionOperands.check(spec, a, b, merged);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_mla_merge_rebind(launch, args(a, b, merged, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements MlaMergeLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxBatch(), made);
+            }
+
+            @Override
+            public void rebind(
+                    final MlaResult<DeviceTensor> a,
+                    final MlaResult<DeviceTensor> b,
+                    final MlaResult<DeviceTensor> merged) {
+                AttentionOperands.check(spec(), a, b, merged);
+                rebind(hopper4j_h::h4j_mla_merge_rebind, (binding, call) -> args(a, b, merged, binding, call));
+            }
         }
     }
 }

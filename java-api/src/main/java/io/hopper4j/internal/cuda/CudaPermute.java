@@ -58,54 +58,35 @@ final class CudaPermute {
         h4j_moe_permute_args.group_ends(args, binding.address("groupEnds", x.groupEnds(), Integer.BYTES));
         h4j_moe_permute_args.places(args, binding.address("places", x.places(), Integer.BYTES));
         h4j_moe_permute_args.sources(args, binding.address("sources", x.sources(), Integer.BYTES));
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements PermutePlan<DeviceTensor> {
-        private final PermuteSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final PermuteSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public PermuteSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<PermuteSpec> implements PermutePlan<DeviceTensor> {
+        Planned(final PermuteSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
         public PermuteLaunch<DeviceTensor> bind(final PermuteOperands<DeviceTensor> operands) {
-            RoutingOperands.check(spec, operands);
+            RoutingOperands.check(spec(), operands);
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_moe_permute_bind(
-                            plan, device, args(operands, binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements PermuteLaunch<DeviceTensor> {
-        private final PermuteSpec spec;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxTokens(), lease, handle, binding);
-            this.spec = plan.spec();
+                    spec().operation(),
+                    hopper4j_h::h4j_moe_permute_bind,
+                    (binding, call) -> args(operands, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(final PermuteOperands<DeviceTensor> operands) {
-            RoutingOperands.check(spec, operands);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_moe_permute_rebind(launch, args(operands, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements PermuteLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxTokens(), made);
+            }
+
+            @Override
+            public void rebind(final PermuteOperands<DeviceTensor> operands) {
+                RoutingOperands.check(spec(), operands);
+                rebind(hopper4j_h::h4j_moe_permute_rebind, (binding, call) -> args(operands, binding, call));
+            }
         }
     }
 }

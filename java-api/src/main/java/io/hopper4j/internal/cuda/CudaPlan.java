@@ -7,27 +7,22 @@ import io.hopper4j.bindings.hopper4j_h;
 import java.lang.foreign.MemorySegment;
 
 /** What the plans of every operation share. */
-abstract class CudaPlan implements Plan {
+abstract class CudaPlan<S extends OpSpec> implements Plan {
+    private final S spec;
     private final CudaKernels kernels;
     private final Lifetime.Lease kernelsLease;
     private final MemorySegment handle;
     private final Choice choice;
     private final Lifetime lifetime;
 
-    /**
-     * @param kernels made the plan
-     * @param spec what it is of
-     * @param handle the native plan, which this object owns from now on
-     * @param kernelsLease the kernels' lease, which this object owns from now on
-     */
-    CudaPlan(
-            final CudaKernels kernels,
-            final OpSpec spec,
-            final MemorySegment handle,
-            final Lifetime.Lease kernelsLease) {
-        this.kernels = kernels;
-        this.handle = handle;
-        this.kernelsLease = kernelsLease;
+    /** A native plan, the kernels that made it and their lease. Whoever makes a plan object of it owns it from then on. */
+    record NativePlan(CudaKernels kernels, MemorySegment handle, Lifetime.Lease kernelsLease) {}
+
+    CudaPlan(final S spec, final NativePlan made) {
+        this.spec = spec;
+        this.kernels = made.kernels;
+        this.handle = made.handle;
+        this.kernelsLease = made.kernelsLease;
         this.choice = describe(handle);
         this.lifetime = new Lifetime(this, spec.operation() + " plan of " + kernels.device());
     }
@@ -67,6 +62,11 @@ abstract class CudaPlan implements Plan {
 
     Lifetime lifetime() {
         return lifetime;
+    }
+
+    @Override
+    public final S spec() {
+        return spec;
     }
 
     @Override

@@ -56,54 +56,35 @@ final class CudaQuantize {
         h4j_quantize_args.out_ld(args, Operands.rowStride(out.values().spec(), OUT_UNIT));
         h4j_quantize_args.scales(args, binding.address("out.scales", out.scales(), VECTOR));
         h4j_quantize_args.scales_ld(args, Operands.scaleStride(out.scales().spec(), out.scaling()));
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements QuantizePlan<DeviceTensor> {
-        private final QuantizeSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final QuantizeSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public QuantizeSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<QuantizeSpec> implements QuantizePlan<DeviceTensor> {
+        Planned(final QuantizeSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
         public QuantizeLaunch<DeviceTensor> bind(final DeviceTensor in, final Scaled<DeviceTensor> out) {
-            Operands.check(spec, in.spec(), out);
+            Operands.check(spec(), in.spec(), out);
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_quantize_bind(
-                            plan, device, args(in, out, binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements QuantizeLaunch<DeviceTensor> {
-        private final QuantizeSpec spec;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxRows(), lease, handle, binding);
-            this.spec = plan.spec();
+                    spec().operation(),
+                    hopper4j_h::h4j_quantize_bind,
+                    (binding, call) -> args(in, out, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(final DeviceTensor in, final Scaled<DeviceTensor> out) {
-            Operands.check(spec, in.spec(), out);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_quantize_rebind(launch, args(in, out, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements QuantizeLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxRows(), made);
+            }
+
+            @Override
+            public void rebind(final DeviceTensor in, final Scaled<DeviceTensor> out) {
+                Operands.check(spec(), in.spec(), out);
+                rebind(hopper4j_h::h4j_quantize_rebind, (binding, call) -> args(in, out, binding, call));
+            }
         }
     }
 }

@@ -59,26 +59,12 @@ final class CudaRmsNormQuantize {
             h4j_rmsnorm_quantize_args.normalized(args, binding.address("normalized", normalized, VECTOR));
             h4j_rmsnorm_quantize_args.normalized_ld(args, Operands.rowStride(normalized.spec(), 8));
         }
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements RmsNormQuantizePlan<DeviceTensor> {
-        private final RmsNormQuantizeSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final RmsNormQuantizeSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public RmsNormQuantizeSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<RmsNormQuantizeSpec> implements RmsNormQuantizePlan<DeviceTensor> {
+        Planned(final RmsNormQuantizeSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
@@ -88,39 +74,34 @@ final class CudaRmsNormQuantize {
                 final DeviceTensor weight,
                 final Scaled<DeviceTensor> out,
                 final @Nullable DeviceTensor normalized) {
-            Operands.check(spec, in.spec(), Operands.specOf(residual), weight.spec(), out, Operands.specOf(normalized));
+            Operands.check(
+                    spec(), in.spec(), Operands.specOf(residual), weight.spec(), out, Operands.specOf(normalized));
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_rmsnorm_quantize_bind(
-                            plan,
-                            device,
-                            args(in, residual, weight, out, normalized, binding, call),
-                            call.output(),
-                            call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements RmsNormQuantizeLaunch<DeviceTensor> {
-        private final RmsNormQuantizeSpec spec;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxRows(), lease, handle, binding);
-            this.spec = plan.spec();
+                    spec().operation(),
+                    hopper4j_h::h4j_rmsnorm_quantize_bind,
+                    (binding, call) -> args(in, residual, weight, out, normalized, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(
-                final DeviceTensor in,
-                final @Nullable DeviceTensor residual,
-                final DeviceTensor weight,
-                final Scaled<DeviceTensor> out,
-                final @Nullable DeviceTensor normalized) {
-            Operands.check(spec, in.spec(), Operands.specOf(residual), weight.spec(), out, Operands.specOf(normalized));
-            rebind((launch, binding, call) -> hopper4j_h.h4j_rmsnorm_quantize_rebind(
-                    launch, args(in, residual, weight, out, normalized, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements RmsNormQuantizeLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxRows(), made);
+            }
+
+            @Override
+            public void rebind(
+                    final DeviceTensor in,
+                    final @Nullable DeviceTensor residual,
+                    final DeviceTensor weight,
+                    final Scaled<DeviceTensor> out,
+                    final @Nullable DeviceTensor normalized) {
+                Operands.check(
+                        spec(), in.spec(), Operands.specOf(residual), weight.spec(), out, Operands.specOf(normalized));
+                rebind(
+                        hopper4j_h::h4j_rmsnorm_quantize_rebind,
+                        (binding, call) -> args(in, residual, weight, out, normalized, binding, call));
+            }
         }
     }
 }

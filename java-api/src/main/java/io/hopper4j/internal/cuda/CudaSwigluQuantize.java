@@ -56,26 +56,12 @@ final class CudaSwigluQuantize {
         h4j_swiglu_quantize_args.scales_ld(
                 args, Operands.scaleStride(out.scales().spec(), out.scaling()));
         h4j_swiglu_quantize_args.scales_group_ld(args, spec.maxRows());
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements SwigluQuantizePlan<DeviceTensor> {
-        private final SwigluQuantizeSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final SwigluQuantizeSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public SwigluQuantizeSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<SwigluQuantizeSpec> implements SwigluQuantizePlan<DeviceTensor> {
+        Planned(final SwigluQuantizeSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
@@ -84,38 +70,31 @@ final class CudaSwigluQuantize {
                 final @Nullable DeviceTensor weights,
                 final @Nullable DeviceTensor rowCounts,
                 final Scaled<DeviceTensor> out) {
-            Operands.check(spec, in.spec(), Operands.specOf(weights), Operands.specOf(rowCounts), out);
+            Operands.check(spec(), in.spec(), Operands.specOf(weights), Operands.specOf(rowCounts), out);
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_swiglu_quantize_bind(
-                            plan,
-                            device,
-                            args(spec, in, weights, rowCounts, out, binding, call),
-                            call.output(),
-                            call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements SwigluQuantizeLaunch<DeviceTensor> {
-        private final SwigluQuantizeSpec spec;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxRows(), lease, handle, binding);
-            this.spec = plan.spec();
+                    spec().operation(),
+                    hopper4j_h::h4j_swiglu_quantize_bind,
+                    (binding, call) -> args(spec(), in, weights, rowCounts, out, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(
-                final DeviceTensor in,
-                final @Nullable DeviceTensor weights,
-                final @Nullable DeviceTensor rowCounts,
-                final Scaled<DeviceTensor> out) {
-            Operands.check(spec, in.spec(), Operands.specOf(weights), Operands.specOf(rowCounts), out);
-            rebind((launch, binding, call) -> hopper4j_h.h4j_swiglu_quantize_rebind(
-                    launch, args(spec, in, weights, rowCounts, out, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements SwigluQuantizeLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxRows(), made);
+            }
+
+            @Override
+            public void rebind(
+                    final DeviceTensor in,
+                    final @Nullable DeviceTensor weights,
+                    final @Nullable DeviceTensor rowCounts,
+                    final Scaled<DeviceTensor> out) {
+                Operands.check(spec(), in.spec(), Operands.specOf(weights), Operands.specOf(rowCounts), out);
+                rebind(
+                        hopper4j_h::h4j_swiglu_quantize_rebind,
+                        (binding, call) -> args(spec(), in, weights, rowCounts, out, binding, call));
+            }
         }
     }
 }

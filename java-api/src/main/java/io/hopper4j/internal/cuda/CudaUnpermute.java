@@ -48,54 +48,35 @@ final class CudaUnpermute {
         }
         h4j_moe_unpermute_args.out(args, binding.address("out", x.out(), VECTOR));
         h4j_moe_unpermute_args.out_ld(args, Operands.rowStride(x.out().spec(), UNIT));
-        binding.hold();
         return args;
     }
 
-    /** A plan. */
-    static final class Planned extends CudaPlan implements UnpermutePlan<DeviceTensor> {
-        private final UnpermuteSpec spec;
-
-        Planned(
-                final CudaKernels kernels,
-                final UnpermuteSpec spec,
-                final MemorySegment handle,
-                final Lifetime.Lease lease) {
-            super(kernels, spec, handle, lease);
-            this.spec = spec;
-        }
-
-        @Override
-        public UnpermuteSpec spec() {
-            return spec;
+    static final class Planned extends CudaPlan<UnpermuteSpec> implements UnpermutePlan<DeviceTensor> {
+        Planned(final UnpermuteSpec spec, final NativePlan made) {
+            super(spec, made);
         }
 
         @Override
         public UnpermuteLaunch<DeviceTensor> bind(final UnpermuteOperands<DeviceTensor> operands) {
-            RoutingOperands.check(spec, operands);
+            RoutingOperands.check(spec(), operands);
             return CudaLaunch.bind(
                     this,
-                    spec.operation(),
-                    (plan, device, binding, call) -> hopper4j_h.h4j_moe_unpermute_bind(
-                            plan, device, args(operands, binding, call), call.output(), call.error()),
-                    (lease, handle, binding) -> new Bound(this, lease, handle, binding));
-        }
-    }
-
-    /** A launch. */
-    private static final class Bound extends CudaLaunch implements UnpermuteLaunch<DeviceTensor> {
-        private final UnpermuteSpec spec;
-
-        Bound(final Planned plan, final Lifetime.Lease lease, final MemorySegment handle, final Binding binding) {
-            super(plan, plan.spec().operation(), plan.spec().maxTokens(), lease, handle, binding);
-            this.spec = plan.spec();
+                    spec().operation(),
+                    hopper4j_h::h4j_moe_unpermute_bind,
+                    (binding, call) -> args(operands, binding, call),
+                    Bound::new);
         }
 
-        @Override
-        public void rebind(final UnpermuteOperands<DeviceTensor> operands) {
-            RoutingOperands.check(spec, operands);
-            rebind((launch, binding, call) ->
-                    hopper4j_h.h4j_moe_unpermute_rebind(launch, args(operands, binding, call), call.error()));
+        private final class Bound extends CudaLaunch implements UnpermuteLaunch<DeviceTensor> {
+            Bound(final NativeLaunch made) {
+                super(Planned.this, spec().operation(), spec().maxTokens(), made);
+            }
+
+            @Override
+            public void rebind(final UnpermuteOperands<DeviceTensor> operands) {
+                RoutingOperands.check(spec(), operands);
+                rebind(hopper4j_h::h4j_moe_unpermute_rebind, (binding, call) -> args(operands, binding, call));
+            }
         }
     }
 }
