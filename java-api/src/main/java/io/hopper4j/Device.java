@@ -59,6 +59,16 @@ public interface Device {
     long freeBytes();
 
     /**
+     * Gives memory that this library's pool keeps for reuse back to the card, where other processes can have it. The pool keeps what arenas
+     * gave back, from when their stream is past their close.
+     *
+     * @param keepBytes how much the pool may go on keeping
+     * @throws IllegalArgumentException if {@code keepBytes} is negative
+     * @throws DeviceException if the driver reports an error
+     */
+    void trimMemory(long keepBytes);
+
+    /**
      * Opens an arena whose allocations are ordered with the work of a stream.
      *
      * @param on a stream of this device; it must stay open as long as the arena

@@ -127,6 +127,11 @@ final class PlanningTest {
         }
 
         @Override
+        public void trimMemory(final long keepBytes) {
+            throw new UnsupportedOperationException();
+        }
+
+        @Override
         public DeviceArena openArena(final io.hopper4j.Stream on) {
             throw new UnsupportedOperationException();
         }

@@ -128,6 +128,42 @@ final class CudaRuntimeTest {
     }
 
     @Test
+    void shouldWorkWhileAllMemoryIsTakenAndGiveItBack() {
+        final int[] expected = expectedBits();
+        final DeviceTensor out = output();
+        stream.synchronize();
+        device.trimMemory(0);
+        final long free = device.freeBytes();
+        assumeTrue(
+                free >= device.info().memoryBytes() - (2L << 30),
+                "another process is using the card and would not find memory: " + free + " bytes are free");
+        try (GemmPlan<DeviceTensor> plan = backend.kernels().plan(GemmSpec.of(M, N, K));
+                GemmLaunch<DeviceTensor> launch = plan.bind(a, b, out, null)) {
+            try (DeviceArena all = device.openArena(stream)) {
+                for (long bytes = 1L << 34; bytes >= 1 << 21; ) {
+                    try {
+                        all.allocate(DType.U8, bytes);
+                    } catch (final OutOfDeviceMemoryException e) {
+                        assertThat(e.requestedBytes()).isEqualTo(bytes);
+                        assertThat(e.freeBytes()).isLessThan(free);
+                        bytes /= 2;
+                    }
+                }
+                assertThat(device.freeBytes()).isLessThan(free / 16);
+                launch.launch(stream);
+                assertThat(Expected.bits(backend.get(out))).isEqualTo(expected);
+                assertThatExceptionOfType(OutOfDeviceMemoryException.class)
+                        .isThrownBy(() -> all.allocate(DType.U8, 1L << 30));
+            }
+            stream.synchronize();
+            device.trimMemory(0);
+            assertThat(device.freeBytes()).isGreaterThan(free - (free >> 4));
+            assertThat(expectedBits()).isEqualTo(expected);
+        }
+        assertThatIllegalArgumentException().isThrownBy(() -> device.trimMemory(-1));
+    }
+
+    @Test
     void shouldCopyThroughPinnedMemoryAndPaddedRows() {
         final DeviceTensor wide = backend.filled(TensorSpec.packed(DType.F32, 5, 9), -1);
         try (Arena owner = Arena.ofShared()) {

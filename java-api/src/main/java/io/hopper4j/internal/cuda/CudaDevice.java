@@ -169,6 +169,13 @@ public final class CudaDevice implements Device {
     }
 
     @Override
+    public void trimMemory(final long keepBytes) {
+        try (Call call = new Call()) {
+            call.check(hopper4j_h.h4j_device_trim(handle(), keepBytes, call.error()));
+        }
+    }
+
+    @Override
     public DeviceArena openArena(final Stream on) {
         return new CudaArena(CudaStream.of("arena: stream", on, this));
     }
