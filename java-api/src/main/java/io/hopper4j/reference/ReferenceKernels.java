@@ -183,6 +183,19 @@ public final class ReferenceKernels implements Kernels<HostTensor> {
         return new ReferenceStream();
     }
 
+    /**
+     * Puts work of the caller into a stream of the reference, as a launch does: it is done at once on this thread, or kept for the graph being
+     * captured.
+     *
+     * @param on a stream of the reference
+     * @param work what to do
+     * @throws IllegalArgumentException if {@code on} is another kind of stream
+     * @throws IllegalStateException if the stream is closed
+     */
+    public static void run(final Stream on, final Runnable work) {
+        ReferenceStream.submit("run", on, work);
+    }
+
     @Override
     public void gemm(
             final Scaled<HostTensor> a,

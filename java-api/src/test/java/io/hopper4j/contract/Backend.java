@@ -12,35 +12,44 @@ import io.hopper4j.attention.PagedKvCache;
 import java.lang.foreign.Arena;
 import java.util.Arrays;
 
-/** One implementation with what a test needs around it: a stream, memory, and ways to fill and read tensors. */
-abstract class Backend<T extends Tensor> implements AutoCloseable {
+/**
+ * One implementation with what a test needs around it: a stream, memory, and ways to fill and read tensors. Each test opens one and closes it.
+ *
+ * @param <T> the tensors that the implementation works on
+ */
+public abstract class Backend<T extends Tensor> implements AutoCloseable {
     /** Host memory of the test. */
-    final Arena host = Arena.ofConfined();
+    protected final Arena host = Arena.ofConfined();
 
-    abstract Kernels<T> kernels();
+    /** Opens host memory. */
+    protected Backend() {}
 
-    abstract Stream stream();
+    /** {@return what is under test} */
+    public abstract Kernels<T> kernels();
+
+    /** {@return the stream that tests launch into} */
+    public abstract Stream stream();
 
     /** Memory with undefined contents. */
-    abstract T allocate(TensorSpec spec);
+    public abstract T allocate(TensorSpec spec);
 
     /** A tensor with these elements. */
-    abstract T put(HostTensor elements);
+    public abstract T put(HostTensor elements);
 
     /** The elements of a tensor once the stream is past all work, in a host tensor of the same strides. */
-    abstract HostTensor get(T tensor);
+    public abstract HostTensor get(T tensor);
 
     /** A paged cache. */
-    abstract PagedKvCache<T> openKvCache(MlaDecodeSpec spec, int layers);
+    public abstract PagedKvCache<T> openKvCache(MlaDecodeSpec spec, int layers);
 
     /** Gives an existing tensor other elements, in stream order. */
-    abstract void overwrite(T tensor, HostTensor elements);
+    public abstract void overwrite(T tensor, HostTensor elements);
 
     /** A view, with its type. */
-    abstract T slice(T tensor, int dim, long from, long to);
+    public abstract T slice(T tensor, int dim, long from, long to);
 
     /** The first elements of storage in another layout, with its type: for layouts that a test gets wrong on purpose. */
-    abstract T relaid(T tensor, TensorSpec spec);
+    public abstract T relaid(T tensor, TensorSpec spec);
 
     final HostTensor hostTensor(final TensorSpec spec, final float... values) {
         final HostTensor tensor = HostTensor.allocate(host, spec);

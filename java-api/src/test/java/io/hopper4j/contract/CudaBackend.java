@@ -9,32 +9,43 @@ import io.hopper4j.Stream;
 import io.hopper4j.TensorSpec;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.PagedKvCache;
+import java.util.function.Function;
 
-/** The CUDA kernels of the first device. */
-final class CudaBackend extends Backend<DeviceTensor> {
+/** Kernels on the tensors of a device: those of this library, or someone else's. */
+public final class CudaBackend extends Backend<DeviceTensor> {
     private final Kernels<DeviceTensor> kernels;
     private final Stream stream;
     private final DeviceArena arena;
 
-    CudaBackend() {
+    /** Opens the kernels of the first device. */
+    public CudaBackend() {
         this(0);
     }
 
-    /** On the device that a rank takes where ranks are dealt out to all devices. */
+    /** Opens the kernels of the device that a rank takes where ranks are dealt out to all devices. */
     CudaBackend(final int rank) {
-        final Device device = Device.all().get(rank % Device.all().size());
-        kernels = Kernels.cuda(device);
-        stream = kernels.openStream();
-        arena = device.openArena(stream);
+        this(Device.all().get(rank % Device.all().size()), Kernels::cuda);
+    }
+
+    /**
+     * Opens kernels of a device.
+     *
+     * @param device the device
+     * @param kernels makes what is under test; closed with the backend
+     */
+    public CudaBackend(final Device device, final Function<Device, Kernels<DeviceTensor>> kernels) {
+        this.kernels = kernels.apply(device);
+        this.stream = this.kernels.openStream();
+        this.arena = device.openArena(stream);
     }
 
     @Override
-    Kernels<DeviceTensor> kernels() {
+    public Kernels<DeviceTensor> kernels() {
         return kernels;
     }
 
     @Override
-    Stream stream() {
+    public Stream stream() {
         return stream;
     }
 
@@ -43,30 +54,30 @@ final class CudaBackend extends Backend<DeviceTensor> {
     }
 
     @Override
-    DeviceTensor allocate(final TensorSpec spec) {
+    public DeviceTensor allocate(final TensorSpec spec) {
         return arena.allocate(spec);
     }
 
     @Override
-    DeviceTensor put(final HostTensor elements) {
+    public DeviceTensor put(final HostTensor elements) {
         final DeviceTensor tensor = arena.allocate(elements.spec());
         tensor.copyFrom(elements, stream);
         return tensor;
     }
 
     @Override
-    PagedKvCache<DeviceTensor> openKvCache(final MlaDecodeSpec spec, final int layers) {
+    public PagedKvCache<DeviceTensor> openKvCache(final MlaDecodeSpec spec, final int layers) {
         return PagedKvCache.onDevice(arena, host, spec, layers);
     }
 
     @Override
-    void overwrite(final DeviceTensor tensor, final HostTensor elements) {
+    public void overwrite(final DeviceTensor tensor, final HostTensor elements) {
         tensor.copyFrom(elements, stream);
         stream.synchronize();
     }
 
     @Override
-    HostTensor get(final DeviceTensor tensor) {
+    public HostTensor get(final DeviceTensor tensor) {
         final HostTensor copy = HostTensor.allocate(host, tensor.spec());
         tensor.copyTo(copy, stream);
         stream.synchronize();
@@ -74,12 +85,12 @@ final class CudaBackend extends Backend<DeviceTensor> {
     }
 
     @Override
-    DeviceTensor slice(final DeviceTensor tensor, final int dim, final long from, final long to) {
+    public DeviceTensor slice(final DeviceTensor tensor, final int dim, final long from, final long to) {
         return tensor.slice(dim, from, to);
     }
 
     @Override
-    DeviceTensor relaid(final DeviceTensor tensor, final TensorSpec spec) {
+    public DeviceTensor relaid(final DeviceTensor tensor, final TensorSpec spec) {
         return arena.wrap(tensor.address(), spec);
     }
 

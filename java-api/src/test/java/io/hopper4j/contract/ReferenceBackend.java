@@ -8,45 +8,56 @@ import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.PagedKvCache;
 import java.lang.foreign.MemorySegment;
 
-/** The plain Java reference. */
-final class ReferenceBackend extends Backend<HostTensor> {
-    private final Kernels<HostTensor> kernels = Kernels.reference();
-    private final Stream stream = kernels.openStream();
+/** Kernels on host tensors: the plain Java reference, or someone else's. */
+public final class ReferenceBackend extends Backend<HostTensor> {
+    private final Kernels<HostTensor> kernels;
+    private final Stream stream;
+
+    /** Opens the reference. */
+    public ReferenceBackend() {
+        this(Kernels.reference());
+    }
+
+    /** @param kernels what is under test; closed with the backend */
+    public ReferenceBackend(final Kernels<HostTensor> kernels) {
+        this.kernels = kernels;
+        this.stream = kernels.openStream();
+    }
 
     @Override
-    Kernels<HostTensor> kernels() {
+    public Kernels<HostTensor> kernels() {
         return kernels;
     }
 
     @Override
-    Stream stream() {
+    public Stream stream() {
         return stream;
     }
 
     @Override
-    HostTensor allocate(final TensorSpec spec) {
+    public HostTensor allocate(final TensorSpec spec) {
         final HostTensor tensor = HostTensor.allocate(host, spec);
         tensor.segment().fill((byte) 0x55);
         return tensor;
     }
 
     @Override
-    HostTensor put(final HostTensor elements) {
+    public HostTensor put(final HostTensor elements) {
         return get(elements);
     }
 
     @Override
-    PagedKvCache<HostTensor> openKvCache(final MlaDecodeSpec spec, final int layers) {
+    public PagedKvCache<HostTensor> openKvCache(final MlaDecodeSpec spec, final int layers) {
         return PagedKvCache.onHost(host, spec, layers);
     }
 
     @Override
-    void overwrite(final HostTensor tensor, final HostTensor elements) {
+    public void overwrite(final HostTensor tensor, final HostTensor elements) {
         tensor.setFloats(elements.toFloats());
     }
 
     @Override
-    HostTensor get(final HostTensor tensor) {
+    public HostTensor get(final HostTensor tensor) {
         final HostTensor copy = HostTensor.allocate(host, tensor.spec());
         MemorySegment.copy(
                 tensor.segment(), 0, copy.segment(), 0, tensor.segment().byteSize());
@@ -54,12 +65,12 @@ final class ReferenceBackend extends Backend<HostTensor> {
     }
 
     @Override
-    HostTensor slice(final HostTensor tensor, final int dim, final long from, final long to) {
+    public HostTensor slice(final HostTensor tensor, final int dim, final long from, final long to) {
         return tensor.slice(dim, from, to);
     }
 
     @Override
-    HostTensor relaid(final HostTensor tensor, final TensorSpec spec) {
+    public HostTensor relaid(final HostTensor tensor, final TensorSpec spec) {
         return HostTensor.wrap(tensor.segment(), spec);
     }
 
