@@ -14,7 +14,7 @@ struct CommonPlan : h4j_plan {
   CommonPlan(const char* name, const h4j_device_info& planned) : h4j_plan(name) { device = planned; }
 
   // `rows` is the extent of A's rows, of each plane where there are some; `mean` what a group uses of them.
-  void choose_instance(int64_t groups, int64_t rows, int64_t mean, int64_t planes, int64_t n, int64_t k, int32_t sm_budget) {
+  void choose_instance(const char* rows_name, int64_t groups, int64_t rows, int64_t mean, int64_t planes, int64_t n, int64_t k, int32_t sm_budget) {
     require_range(operation, "groups", groups, 1, kMaxGroups);
     require_range(operation, "n", n, 8, kMaxExtent);
     require_multiple(operation, "n", n, 8);
@@ -39,7 +39,7 @@ struct CommonPlan : h4j_plan {
     const int64_t tile_rows = planes > 1 ? groups * ceil_div(rows, config.tile_m) : ceil_div(rows, config.tile_m) + groups;
     const int64_t tiles = tile_rows * choice.raster.tiles_n;
     if (tiles > INT32_MAX) {
-      invalid(operation, planes > 1 ? "max_rows" : "max_m", format("%lld with n %lld", static_cast<long long>(rows), static_cast<long long>(n)),
+      invalid(operation, rows_name, format("%lld with n %lld", static_cast<long long>(rows), static_cast<long long>(n)),
               format("at most 2^31 - 1 tiles of %d x %d", config.tile_m, config.tile_n));
     }
     info.grid = rows == 0 ? 0 : static_cast<int>(std::min<int64_t>(tiles, sms));
@@ -63,7 +63,7 @@ struct GroupedPlan final : CommonPlan {
     require_hopper(kOperation, device);
     require_dtype(kOperation, "ends_dtype", spec.ends_dtype, {H4J_I32, H4J_I64});
     require_range(kOperation, "max_m", spec.max_m, 0, kMaxExtent);
-    choose_instance(spec.groups, spec.max_m, spec.max_m / std::max(spec.groups, 1), 1, spec.n, spec.k, spec.sm_budget);
+    choose_instance("max_m", spec.groups, spec.max_m, spec.max_m / std::max(spec.groups, 1), 1, spec.n, spec.k, spec.sm_budget);
   }
 
   int64_t rows() const { return spec.max_m; }
@@ -88,7 +88,7 @@ struct MaskedPlan final : CommonPlan {
     require_dtype(kOperation, "counts_dtype", spec.counts_dtype, {H4J_I32, H4J_I64});
     require_range(kOperation, "max_rows", spec.max_rows, 0, kMaxExtent);
     require_range(kOperation, "expected_rows", spec.expected_rows, 0, spec.max_rows);
-    choose_instance(spec.groups, spec.max_rows, spec.expected_rows == 0 ? spec.max_rows : spec.expected_rows, spec.groups, spec.n, spec.k,
+    choose_instance("max_rows", spec.groups, spec.max_rows, spec.expected_rows == 0 ? spec.max_rows : spec.expected_rows, spec.groups, spec.n, spec.k,
                     spec.sm_budget);
   }
 

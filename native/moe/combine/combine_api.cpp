@@ -15,10 +15,11 @@ constexpr int kExpertCtas = 128;
 
 struct CombinePlan final : h4j_plan {
   CombinePlan(const h4j_device_info& planned, const h4j_group_spec& group_spec, const h4j_moe_combine_spec& requested)
-      : h4j_plan(kOperation), group(group_spec), spec(requested), shape(shape_of(group_spec)) {
+      : h4j_plan(kOperation), group(group_spec), spec(requested) {
     device = planned;
     require_hopper(kOperation, device);
     require_group_spec(kOperation, group);
+    shape = shape_of(group);
     require_mode(kOperation, group, spec.mode);
     require_half(kOperation, spec.half);
     require_channel(kOperation, group, spec.channel);
@@ -36,7 +37,7 @@ struct CombinePlan final : h4j_plan {
 
   h4j_group_spec group;
   h4j_moe_combine_spec spec;
-  Shape shape;
+  Shape shape{};
   bool latency = false;
   bool expert_layout = false;
 };

@@ -17,10 +17,11 @@ constexpr int kExpertCtas = 128;
 
 struct DispatchPlan final : h4j_plan {
   DispatchPlan(const h4j_device_info& planned, const h4j_group_spec& group_spec, const h4j_moe_dispatch_spec& requested)
-      : h4j_plan(kOperation), group(group_spec), spec(requested), shape(shape_of(group_spec)) {
+      : h4j_plan(kOperation), group(group_spec), spec(requested) {
     device = planned;
     require_hopper(kOperation, device);
     require_group_spec(kOperation, group);
+    shape = shape_of(group);
     require_mode(kOperation, group, spec.mode);
     require_half(kOperation, spec.half);
     require_channel(kOperation, group, spec.channel);
@@ -53,7 +54,7 @@ struct DispatchPlan final : h4j_plan {
 
   h4j_group_spec group;
   h4j_moe_dispatch_spec spec;
-  Shape shape;
+  Shape shape{};
   bool latency = false;
   bool expert_layout = false;
   bool cast = false;

@@ -1,3 +1,6 @@
+#include <array>
+#include <random>
+
 #include "moe/group/group.h"
 #include "moe/testing.h"
 
@@ -61,6 +64,48 @@ TEST(MoeDispatchPlan, PlansOnADescribedDevice) {
   EXPECT_EQ(2 * 4096, info.rows);
   EXPECT_EQ(0, info.handle_bytes % 256);
   H4J_ASSERT_OK(h4j_plan_close(plan, &error));
+}
+
+// Whatever a group's spec holds, planning ends with a plan or with the field that it cannot take.
+TEST(MoeGroupSpec, AnyValuesArePlannedOrNamed) {
+  constexpr std::array kFields = {&h4j_group_spec::rank,      &h4j_group_spec::ranks,      &h4j_group_spec::experts,        &h4j_group_spec::top_k,
+                                  &h4j_group_spec::hidden,    &h4j_group_spec::max_tokens, &h4j_group_spec::latency_tokens, &h4j_group_spec::channels,
+                                  &h4j_group_spec::sm_budget, &h4j_group_spec::scale_kind};
+  constexpr std::array kNames = {"rank",     "ranks",     "experts",    "top_k",     "hidden",      "max_tokens", "latency_tokens",
+                                 "channels", "sm_budget", "scale_kind", "row_dtype", "deadline_us", "mode"};
+  constexpr std::array kTelling = {0, -1, 1, 2, 3, 8, 64, 65, 128, 512, 513, 1024, 1025, 16384, 1 << 20, INT32_MAX, INT32_MIN};
+  constexpr unsigned kSeed = 20261125;
+  std::mt19937 random(kSeed);
+  const h4j_device_info device = testing::h100();
+  int planned = 0;
+  for (int call = 0; call < 20000; ++call) {
+    h4j_group_spec group = testing::group_of(2);
+    group.latency_tokens = static_cast<int32_t>(random() % 65);
+    for (unsigned changes = random() % 4; changes > 0; --changes) group.*kFields[random() % kFields.size()] = kTelling[random() % kTelling.size()];
+    if (random() % 8 == 0) group.row_dtype = kTelling[random() % kTelling.size()];
+    if (random() % 8 == 0) group.deadline_us = kTelling[random() % kTelling.size()];
+    h4j_moe_dispatch_spec there = throughput();
+    h4j_moe_combine_spec back{};
+    back.struct_size = sizeof back;
+    there.in_dtype = H4J_BF16;
+    there.mode = back.mode = static_cast<int32_t>(random() % 2);
+    there.layout = back.layout = there.mode == H4J_MODE_LATENCY ? H4J_LAYOUT_EXPERT : static_cast<int32_t>(random() % 2);
+    for (const bool returns : {false, true}) {
+      h4j_plan* plan = nullptr;
+      Error error;
+      const h4j_status status =
+          returns ? h4j_moe_combine_plan(&device, &group, &back, &plan, &error) : h4j_moe_dispatch_plan(&device, &group, &there, &plan, &error);
+      ASSERT_EQ(status == H4J_OK, plan != nullptr);
+      if (status != H4J_OK) {
+        ASSERT_EQ(H4J_INVALID_ARGUMENT, status) << error.message;
+        ASSERT_NE(kNames.end(), std::find(kNames.begin(), kNames.end(), std::string(error.argument)))
+            << "seed " << kSeed << " call " << call << ": " << error.message;
+      }
+      planned += status == H4J_OK;
+      ASSERT_EQ(H4J_OK, h4j_plan_close(plan, nullptr));
+    }
+  }
+  EXPECT_GT(planned, 4000);  // else hardly anything but refusals was tried
 }
 
 // The window's parts lie one behind the other, each aligned, for every shape.

@@ -84,6 +84,7 @@ struct Launch final : h4j_launch {
       if (scales_out) require_address(kOperation, "out_scales", args.out_scales, 4);
     }
     require_address(kOperation, "group_ends", args.group_ends, 4);
+    if (args.sources != 0) require_address(kOperation, "sources", args.sources, 4);
     require_ld(kOperation, "in_ld", args.in_ld, spec.hidden, 16 / in_size);
     require_ld(kOperation, "out_ld", args.out_ld, spec.hidden, 16 / out_size);
     if (scales_in) require_ld(kOperation, "in_scales_ld", args.in_scales_ld, spec.max_tokens, 4);
