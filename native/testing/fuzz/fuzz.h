@@ -55,7 +55,7 @@ struct Rule {
   int64_t high = 0;
   int64_t multiple = 1;   // of a range, or the alignment of an address
   int64_t reach = 0;      // how many multiples above `low` everyday values go
-  bool optional = false;  // an address may be 0
+  bool optional = false;  // an address or a float may be 0
   std::vector<int64_t> values;
 };
 
@@ -70,6 +70,7 @@ inline Rule optional_address(int64_t alignment) { return {Rule::Kind::kAddress, 
 // Elements between rows of `extent` elements.
 inline Rule ld(int64_t extent, int64_t multiple) { return range(extent, kMaxExtent, multiple, 8); }
 inline Rule positive_float() { return {Rule::Kind::kPositiveFloat, 0, 0, 1, 0, false, {}}; }
+inline Rule float_at_least_0() { return {Rule::Kind::kPositiveFloat, 0, 0, 1, 0, true, {}}; }
 
 // Bounded, for rules of wild calls.
 inline int64_t product(int64_t left, int64_t right) {
@@ -135,11 +136,11 @@ struct Operation {
   size_t spec_size = 0;
   std::vector<Field> fields = {};
   std::function<h4j_status(const h4j_device_info*, const void*, h4j_plan**, h4j_error*)> plan;
-  // The field that gives the rows of a launch, whose largest is the spec's.
+  // The field that gives the rows of a launch, whose largest is the spec's; none where a launch has one row.
   const char* rows = "";
   // Fields that are blamed where each field is right and several together are not, such as sizes whose product is too large.
   std::vector<const char*> blamed_together = {};
-  std::vector<Binding> bindings = {};
+  std::vector<Binding> bindings = {};  // none: only plans are made
 };
 
 template <class Spec>

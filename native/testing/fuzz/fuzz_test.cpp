@@ -90,7 +90,7 @@ bool allows(const Rule& rule, int64_t value) {
     case Rule::Kind::kAddress:
       return value == 0 ? rule.optional : static_cast<uint64_t>(value) % static_cast<uint64_t>(rule.multiple) == 0;
     case Rule::Kind::kPositiveFloat:
-      return as_float(value) > 0 && std::isfinite(as_float(value));
+      return std::isfinite(as_float(value)) && (rule.optional ? as_float(value) >= 0 : as_float(value) > 0);
   }
   return false;
 }
@@ -108,6 +108,7 @@ int64_t draw(const Rule& rule, Random& random, Memory& memory, bool large) {
       return static_cast<int64_t>(random.bits());
     case Rule::Kind::kRange: {
       const int64_t highest = rule.high / rule.multiple * rule.multiple;
+      if (highest < rule.low) return rule.low;  // earlier fields leave no right value
       const int64_t everyday = std::min(rule.reach, (highest - rule.low) / rule.multiple);
       if (large && random.once_in(6)) return highest - rule.multiple * random.between(0, everyday);
       return rule.low + rule.multiple * (random.once_in(4) ? 0 : random.between(0, everyday));
@@ -475,6 +476,11 @@ class Fuzz : public ::testing::Test {
     expect_ok("describe", [&](h4j_error* error) { return h4j_plan_describe(plan, &info, error); });
 
     const Struct args = valid(binding.fields, binding.args_size, &spec, info, large);
+    const auto is_right = [&](const Field& field) { return allows(rule_of(field, spec.data(), args.data(), info), read(args.data(), field)); };
+    if (!std::all_of(binding.fields.begin(), binding.fields.end(), is_right)) {
+      EXPECT_TRUE(large) << shown(operation.fields, spec) << " |" << shown(binding.fields, args);
+      return expect_ok("close", [&](h4j_error* error) { return h4j_plan_close(plan, error); });
+    }
     const std::string what = shown(operation.fields, spec) + " |" + shown(binding.fields, args);
     const auto bind_with = [&](const void* given, h4j_error* error) {
       h4j_launch* launch = nullptr;
@@ -522,8 +528,9 @@ class Fuzz : public ::testing::Test {
                                   h4j_launch* launch, const Device& on) {
     const auto rows_field =
         std::find_if(operation.fields.begin(), operation.fields.end(), [&](const Field& field) { return std::string(field.name) == operation.rows; });
-    ASSERT_NE(operation.fields.end(), rows_field) << operation.rows;
-    const int64_t rows = read(spec.data(), *rows_field);
+    const bool has_rows = *operation.rows != 0;
+    ASSERT_EQ(has_rows, rows_field != operation.fields.end()) << operation.rows;
+    const int64_t rows = has_rows ? read(spec.data(), *rows_field) : 1;
     // Kernels believe a schedule, which only another launch writes rightly: on a GPU what needs one is bound, not launched.
     if (stand_in_ || (info.schedule_bytes == 0 && info.workspace_bytes <= slot_bytes_)) {
       for (const int64_t used : {int64_t{-1}, random_.between(0, rows), rows}) {
@@ -555,6 +562,7 @@ class Fuzz : public ::testing::Test {
     if (foreign == nullptr) return;
     expect_blamed(binding.operation, "plan", "a plan of another operation",
                   [&](h4j_error* error) { return binding.bind(foreign, on.device, args.data(), &none, error); });
+    if (other.bindings.empty()) return expect_ok("close", [&](h4j_error* error) { return h4j_plan_close(foreign, error); });
     h4j_plan_info info{};
     info.struct_size = sizeof info;
     expect_ok("describe", [&](h4j_error* error) { return h4j_plan_describe(foreign, &info, error); });

@@ -1,0 +1,35 @@
+#include "moe/testing.h"
+#include "testing/fuzz/fuzz.h"
+
+namespace h4j::moe {
+namespace {
+
+using Spec = h4j_moe_dispatch_spec;
+using Args = h4j_moe_dispatch_args;
+
+h4j_group_spec group() {
+  h4j_group_spec spec = testing::group_of(8);
+  spec.latency_tokens = 64;
+  spec.channels = 3;
+  return spec;
+}
+
+// Plans alone: a launch is bound to a group, not to a device.
+const fuzz::Registered registered({
+    .name = "moe_dispatch",
+    .spec_size = sizeof(Spec),
+    .fields = {H4J_FUZZ_SPEC(mode, range(H4J_MODE_THROUGHPUT, H4J_MODE_LATENCY)),
+               H4J_FUZZ_SPEC(layout, range(s.mode == H4J_MODE_LATENCY ? H4J_LAYOUT_EXPERT : H4J_LAYOUT_RANK, H4J_LAYOUT_EXPERT)),
+               H4J_FUZZ_SPEC(half, range(H4J_WHOLE, H4J_FINISH)), H4J_FUZZ_SPEC(in_dtype, one_of({H4J_BF16, H4J_F8_E4M3})),
+               H4J_FUZZ_SPEC(alignment,
+                             s.layout == H4J_LAYOUT_EXPERT && s.mode == H4J_MODE_THROUGHPUT ? one_of({1, 2, 4, 8, 16, 32, 64, 128, 256}) : any()),
+               H4J_FUZZ_SPEC(channel, range(0, 2)), H4J_FUZZ_SPEC(reuse, range(0, s.layout == H4J_LAYOUT_RANK ? 1 : 0))},
+    .plan =
+        [](const h4j_device_info* device, const void* spec, h4j_plan** plan, h4j_error* error) {
+          const h4j_group_spec planned = group();
+          return h4j_moe_dispatch_plan(device, &planned, static_cast<const Spec*>(spec), plan, error);
+        },
+});
+
+}  // namespace
+}  // namespace h4j::moe
