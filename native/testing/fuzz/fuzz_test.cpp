@@ -158,7 +158,8 @@ int64_t wild(const Field& field, Random& random) {
 bool spoil(const Rule& rule, const Field& field, int64_t value, Random& random, int64_t& spoiled) {
   for (int attempt = 0; attempt < 40; ++attempt) {
     int64_t candidate = wild(field, random);
-    if (rule.kind == Rule::Kind::kAddress && value != 0 && !random.once_in(3)) candidate = value + random.between(1, rule.multiple - 1);
+    if (rule.kind == Rule::Kind::kAddress && rule.multiple > 1 && value != 0 && !random.once_in(3))
+      candidate = value + random.between(1, rule.multiple - 1);
     if (rule.kind == Rule::Kind::kRange && random.once_in(2))
       candidate = random.once_in(2) ? rule.low - rule.multiple : value + (value < INT64_MAX ? 1 : 0);
     if (field.type == Type::kInt32) candidate = static_cast<int32_t>(candidate);
