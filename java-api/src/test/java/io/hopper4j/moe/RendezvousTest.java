@@ -2,27 +2,41 @@ package io.hopper4j.moe;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.catchThrowable;
 
 import io.hopper4j.PeerTimeoutException;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
+import java.io.PrintWriter;
+import java.io.StringWriter;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
+import java.net.Socket;
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Base64;
 import java.util.BitSet;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.logging.Handler;
+import java.util.logging.Level;
+import java.util.logging.LogRecord;
+import java.util.logging.Logger;
+import org.assertj.core.api.ThrowableAssert;
 import org.junit.jupiter.api.Test;
 
 /** Ranks that meet in this process and over TCP. */
 final class RendezvousTest {
     private static final Duration SHORT = Duration.ofMillis(300);
     private static final Duration LONG = Duration.ofSeconds(20);
-    private static final byte[] SECRET = "0123456789abcdef".getBytes(java.nio.charset.StandardCharsets.US_ASCII);
+    private static final byte[] SECRET = "0123456789abcdef".getBytes(StandardCharsets.US_ASCII);
 
     private static InetSocketAddress freeAddress() {
         try (ServerSocket probe = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
@@ -135,7 +149,7 @@ final class RendezvousTest {
     @Test
     void turnsAwayWhoDoesNotKnowTheSecret() {
         final InetSocketAddress address = freeAddress();
-        final byte[] wrong = "fedcba9876543210".getBytes(java.nio.charset.StandardCharsets.US_ASCII);
+        final byte[] wrong = "fedcba9876543210".getBytes(StandardCharsets.US_ASCII);
         try (ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
             final CompletableFuture<Rendezvous> hub =
                     CompletableFuture.supplyAsync(() -> Rendezvous.tcp(address, 0, 2, SECRET, LONG), threads);
@@ -149,6 +163,99 @@ final class RendezvousTest {
                 hub.join().close();
             }
         }
+    }
+
+    /** Neither failures, with all their causes, nor logs at their finest, nor what the ends say of themselves. */
+    @Test
+    void neverTellsTheSecret() throws IOException {
+        final StringWriter told = new StringWriter();
+        final PrintWriter out = new PrintWriter(told, true);
+        final Handler listener = new Handler() {
+            @Override
+            public void publish(final LogRecord line) {
+                out.println(line.getMessage() + Arrays.toString(line.getParameters()));
+            }
+
+            @Override
+            public void flush() {}
+
+            @Override
+            public void close() {}
+        };
+        listener.setLevel(Level.ALL);
+        final Logger root = Logger.getLogger("");
+        final Level before = root.getLevel();
+        root.addHandler(listener);
+        root.setLevel(Level.ALL);
+        final byte[] wrong = "fedcba9876543210".getBytes(StandardCharsets.US_ASCII);
+        final InetSocketAddress address = freeAddress();
+        try (ServerSocket taken = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
+                ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
+            failing(
+                    out,
+                    () -> Rendezvous.tcp(
+                            new InetSocketAddress(taken.getInetAddress(), taken.getLocalPort()), 0, 2, SECRET, LONG));
+            failing(out, () -> Rendezvous.tcp(freeAddress(), 0, 2, SECRET, SHORT));
+            failing(out, () -> Rendezvous.tcp(freeAddress(), 2, 2, SECRET, SHORT));
+            final CompletableFuture<Rendezvous> hub =
+                    CompletableFuture.supplyAsync(() -> Rendezvous.tcp(address, 0, 2, SECRET, LONG), threads);
+            failing(out, () -> Rendezvous.tcp(address, 1, 2, wrong, LONG));
+            failing(out, () -> Rendezvous.tcp(address, 1, 3, SECRET, LONG));
+            try (Rendezvous right = Rendezvous.tcp(address, 1, 2, SECRET, LONG)) {
+                out.println(right + " " + hub.join());
+            }
+            try (Rendezvous deserted = hub.join()) {
+                failing(out, () -> deserted.allGather(new byte[8], all(2), LONG));
+            }
+            Logger.getLogger("io.hopper4j").finest("heard");
+        } finally {
+            root.removeHandler(listener);
+            root.setLevel(before);
+        }
+        assertThat(told.toString()).contains("rendezvous: secret", "heard");
+        assertThat(told.toString()).doesNotContain(spellings(SECRET)).doesNotContain(spellings(wrong));
+    }
+
+    /** What a rank sends to whoever listens at rank 0's address. */
+    @Test
+    void neverSendsTheSecret() throws Exception {
+        try (ServerSocket impostor = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
+                ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
+            final InetSocketAddress address = new InetSocketAddress(impostor.getInetAddress(), impostor.getLocalPort());
+            final Future<byte[]> sent = threads.submit(() -> {
+                try (Socket rank = impostor.accept()) {
+                    rank.getOutputStream().write(new byte[32]);
+                    final byte[] first = rank.getInputStream().readNBytes(32 + 4 + 4 + 32);
+                    rank.getOutputStream().write(new byte[40]);
+                    rank.getOutputStream().flush();
+                    final ByteArrayOutputStream all = new ByteArrayOutputStream();
+                    all.writeBytes(first);
+                    all.writeBytes(rank.getInputStream().readAllBytes());
+                    return all.toByteArray();
+                }
+            });
+            assertThatThrownBy(() -> Rendezvous.tcp(address, 1, 2, SECRET, LONG))
+                    .isInstanceOf(IllegalStateException.class)
+                    .hasMessage("rendezvous: secret: got a rank 0 that does not know it, need the one of this group");
+            assertThat(sent.get()).hasSizeGreaterThanOrEqualTo(72);
+            assertThat(new String(sent.get(), StandardCharsets.ISO_8859_1)).doesNotContain(spellings(SECRET));
+        }
+    }
+
+    private static void failing(final PrintWriter out, final ThrowableAssert.ThrowingCallable call) {
+        final Throwable failure = catchThrowable(call);
+        assertThat(failure).isNotNull();
+        failure.printStackTrace(out);
+    }
+
+    /** A secret as text, in hexadecimal digits, in base 64 and as numbers. */
+    private static List<CharSequence> spellings(final byte... secret) {
+        return List.of(
+                new String(secret, StandardCharsets.US_ASCII),
+                HexFormat.of().formatHex(secret),
+                HexFormat.of().withUpperCase().formatHex(secret),
+                Base64.getEncoder().withoutPadding().encodeToString(secret),
+                Arrays.toString(secret).replaceAll("[\\[\\]]", ""));
     }
 
     @Test
