@@ -21,7 +21,22 @@ final class CheckMeasure {
     /** Compares an element; a bound of 0 allows equal bits and NaN for NaN only. */
     void add(final double value, final double exact, final double allowed, final long... index) {
         final double off = Double.compare(value, exact) == 0 ? 0 : Math.abs(value - exact);
-        final double part = off == 0 ? 0 : off / allowed;
+        record(value, exact, off, allowed, off == 0 ? 0 : off / allowed, index);
+    }
+
+    /** Adds an element whose error by its bound is known. */
+    void addRatio(final double value, final double exact, final double part, final long... index) {
+        final double off = Math.abs(value - exact);
+        record(value, exact, off, part == 0 ? 1 : off / part, part, index);
+    }
+
+    private void record(
+            final double value,
+            final double exact,
+            final double off,
+            final double allowed,
+            final double part,
+            final long... index) {
         count++;
         if (count == 1 || !(part <= ratio)) {
             if (Double.isNaN(ratio)) {

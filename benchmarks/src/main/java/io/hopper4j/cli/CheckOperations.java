@@ -11,18 +11,16 @@ import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaSoftmaxScale;
 import io.hopper4j.attention.MlaTolerance;
-import io.hopper4j.gemm.GemmTolerance;
 import io.hopper4j.quant.ScaleKind;
 import io.hopper4j.reference.AttentionRow;
 import io.hopper4j.reference.BlockQuantization;
-import io.hopper4j.reference.BlockScaledProduct;
 import io.hopper4j.reference.MlaMerge;
 import io.hopper4j.reference.PagedLatentAttention;
-import io.hopper4j.reference.ProductSample;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.util.List;
 import java.util.Optional;
+import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
 /** What {@code check} can judge. */
@@ -33,7 +31,14 @@ final class CheckOperations {
 
     /** {@return all operations} */
     static List<CheckOperation> all() {
-        return List.of(new Quantize(), new Dequantize(), new Gemm(), new MlaDecode(), new MlaMerging());
+        return Stream.of(
+                        List.of(new Quantize(), new Dequantize()),
+                        CheckFused.all(),
+                        CheckProducts.all(),
+                        List.of(new MlaDecode(), new MlaMerging()),
+                        CheckRouting.all())
+                .flatMap(List::stream)
+                .toList();
     }
 
     /** {@return the operation of a name} */
@@ -56,6 +61,14 @@ final class CheckOperations {
                 "shape " + scales.shape(),
                 Scaling.ACTIVATION_1X128.scaleShape(rows, cols) + " for blocks of 1 x 128 or "
                         + Scaling.WEIGHT_128X128.scaleShape(rows, cols) + " for blocks of 128 x 128");
+    }
+
+    static ScaleKind scaleKind(final CheckTensors inputs) {
+        return switch (inputs.attribute("scale_kind").orElse("f32")) {
+            case "f32" -> ScaleKind.F32;
+            case "power_of_two" -> ScaleKind.POWER_OF_TWO;
+            default -> throw new CheckTensors.Misfit("scale_kind: need f32 or power_of_two");
+        };
     }
 
     private static final class Quantize implements CheckOperation {
@@ -90,11 +103,7 @@ final class CheckOperations {
             final long cols = x.shape().size(1);
             final HostTensor values = theirs.tensor("values", new long[] {rows, cols}, DType.F8_E4M3);
             final HostTensor scales = theirs.tensor("scales", 2, DType.F32);
-            final ScaleKind kind = switch (inputs.attribute("scale_kind").orElse("f32")) {
-                case "f32" -> ScaleKind.F32;
-                case "power_of_two" -> ScaleKind.POWER_OF_TWO;
-                default -> throw new CheckTensors.Misfit("scale_kind: need f32 or power_of_two");
-            };
+            final ScaleKind kind = scaleKind(inputs);
             try (Arena arena = Arena.ofShared()) {
                 final Scaled<HostTensor> exact =
                         HostData.quantized(arena, blocks(theirs, "scales", scales, rows, cols), rows, cols);
@@ -146,80 +155,6 @@ final class CheckOperations {
                 measure.addEqual(out, exact);
                 return new Judgement(List.of(measure), List.of());
             }
-        }
-    }
-
-    private static final class Gemm implements CheckOperation {
-        /** Columns of a sample; all rows of narrower products are compared in full. */
-        private static final long WIDEST = 512;
-
-        @Override
-        public List<String> names() {
-            return List.of("gemm", "fp8_gemm_nt");
-        }
-
-        @Override
-        public String meaning() {
-            return "d = a b^T (+ c) of block-scaled FP8 matrices, within the bound of GemmTolerance";
-        }
-
-        @Override
-        public List<String> inputs() {
-            return List.of(
-                    "a            [M, K] F8_E4M3",
-                    "a_scales     [M, ceil(K/128)] F32",
-                    "b            [N, K] F8_E4M3",
-                    "b_scales     [ceil(N/128), ceil(K/128)] F32",
-                    "c            [M, N] of the type of d; may be missing");
-        }
-
-        @Override
-        public List<String> outputs() {
-            return List.of("d            [M, N] BF16 or F32");
-        }
-
-        @Override
-        public Judgement judge(final CheckTensors inputs, final CheckTensors theirs, final long budget)
-                throws IOException {
-            final HostTensor a = inputs.tensor("a", 2, DType.F8_E4M3);
-            final long m = a.shape().size(0);
-            final long k = a.shape().size(1);
-            final HostTensor b = inputs.tensor("b", 2, DType.F8_E4M3);
-            final long n = b.shape().size(0);
-            inputs.tensor("b", new long[] {n, k}, DType.F8_E4M3);
-            final HostTensor aScales = inputs.tensor(
-                    "a_scales", Scaling.ACTIVATION_1X128.scaleShape(m, k).toArray(), DType.F32);
-            final HostTensor bScales = inputs.tensor(
-                    "b_scales", Scaling.WEIGHT_128X128.scaleShape(n, k).toArray(), DType.F32);
-            final HostTensor d = theirs.tensor("d", new long[] {m, n}, DType.BF16, DType.F32);
-            final @Nullable HostTensor c = inputs.optional("c", 2, d.dtype());
-            if (c != null && !c.shape().equals(d.shape())) {
-                throw inputs.misfit("c", "shape " + c.shape(), d.shape());
-            }
-            final long elements = Math.max(1, budget / Math.max(1, k));
-            final SplitMix64 random = new SplitMix64(SEED);
-            final long[] columns = HostData.sample(random, n, m * n <= elements ? n : WIDEST);
-            final long[] rows = HostData.sample(random, m, Math.max(4, elements / Math.max(1, columns.length)));
-            final ProductSample exact = BlockScaledProduct.sample(
-                    Scaled.activation(a, aScales), Scaled.weight(b, bScales), c, rows, columns);
-            final GemmTolerance tolerance = GemmTolerance.of(d.dtype());
-            final CheckMeasure measure = new CheckMeasure("d");
-            for (int i = 0; i < rows.length; i++) {
-                for (int j = 0; j < columns.length; j++) {
-                    final float got = d.getFloat(rows[i], columns[j]);
-                    tolerance.add(got, exact.value(i, j), exact.magnitude(i, j));
-                    measure.add(
-                            got,
-                            exact.value(i, j),
-                            tolerance.bound(exact.value(i, j), exact.magnitude(i, j)),
-                            rows[i],
-                            columns[j]);
-                }
-            }
-            final GemmTolerance.Result result = tolerance.result();
-            return new Judgement(
-                    List.of(measure),
-                    List.of(new Row.Measure("1-cos", result.cosineDistance(), result.maxCosineDistance())));
         }
     }
 

@@ -4,13 +4,41 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
+import io.hopper4j.Kernels;
+import io.hopper4j.Launch;
+import io.hopper4j.Plan;
 import io.hopper4j.Scaled;
 import io.hopper4j.Scaling;
+import io.hopper4j.Stream;
 import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodeSpec;
+import io.hopper4j.gemm.GroupedGemmPlan;
+import io.hopper4j.gemm.GroupedGemmSpec;
+import io.hopper4j.gemm.KGroupedGemmPlan;
+import io.hopper4j.gemm.KGroupedGemmSpec;
+import io.hopper4j.gemm.MaskedGemmPlan;
+import io.hopper4j.gemm.MaskedGemmSpec;
+import io.hopper4j.moe.BiasUpdateOperands;
+import io.hopper4j.moe.BiasUpdatePlan;
+import io.hopper4j.moe.BiasUpdateSpec;
+import io.hopper4j.moe.GateOperands;
+import io.hopper4j.moe.GatePlan;
+import io.hopper4j.moe.GateSpec;
+import io.hopper4j.moe.PermuteOperands;
+import io.hopper4j.moe.PermutePlan;
+import io.hopper4j.moe.PermuteSpec;
+import io.hopper4j.moe.UnpermuteOperands;
+import io.hopper4j.moe.UnpermutePlan;
+import io.hopper4j.moe.UnpermuteSpec;
+import io.hopper4j.quant.RmsNormQuantizePlan;
+import io.hopper4j.quant.RmsNormQuantizeSpec;
 import io.hopper4j.quant.ScaleKind;
+import io.hopper4j.quant.SwigluQuantizePlan;
+import io.hopper4j.quant.SwigluQuantizeSpec;
 import io.hopper4j.reference.BlockQuantization;
 import io.hopper4j.reference.BlockScaledProduct;
+import io.hopper4j.reference.FusedQuantization;
+import io.hopper4j.reference.MatrixProduct;
 import io.hopper4j.reference.MlaMerge;
 import io.hopper4j.reference.PagedLatentAttention;
 import java.io.IOException;
@@ -20,6 +48,7 @@ import java.lang.foreign.Arena;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.Function;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -140,6 +169,276 @@ final class CheckCommandTest {
                     "scales",
                     0,
                     1);
+        }
+    }
+
+    private HostTensor ints(final long... values) {
+        final HostTensor tensor = HostTensor.allocate(arena, DType.I32, values.length);
+        for (int i = 0; i < values.length; i++) {
+            tensor.setFloat((float) values[i], i);
+        }
+        return tensor;
+    }
+
+    private HostTensor normal(final DType type, final long rows, final long cols) {
+        final HostTensor tensor = HostTensor.allocate(arena, type, rows, cols);
+        HostData.fillWithNormal(tensor, random);
+        return tensor;
+    }
+
+    private static <P extends Plan> void run(
+            final Function<Kernels<HostTensor>, P> plan, final Function<P, Launch> bind) {
+        try (Kernels<HostTensor> kernels = Kernels.reference();
+                Stream stream = kernels.openStream();
+                P planned = plan.apply(kernels);
+                Launch launch = bind.apply(planned)) {
+            launch.launch(stream);
+        }
+    }
+
+    @Test
+    void shouldJudgeProductsOfGroups() throws IOException {
+        final HostTensor ends = ints(5, 5, 30);
+        final Scaled<HostTensor> a = HostData.randomQuantized(arena, random, Scaling.ACTIVATION_1X128, 33, 272);
+        final Scaled<HostTensor> b = HostData.randomStack(arena, random, Scaling.WEIGHT_128X128, 3, 136, 272);
+        final HostTensor d = HostTensor.allocate(arena, DType.BF16, 33, 136);
+        run(
+                kernels -> kernels.plan(GroupedGemmSpec.of(3, 33, 136, 272)),
+                (final GroupedGemmPlan<HostTensor> plan) -> plan.bind(a, b, ends, d, null));
+        assertJudged(
+                "gemm_grouped",
+                quantized(a, b).with("group_ends", ends),
+                new SafeTensorsFile().with("d", d),
+                d,
+                "d",
+                6,
+                9);
+        final Scaled<HostTensor> stack = HostData.randomStack(arena, random, Scaling.ACTIVATION_1X128, 3, 20, 272);
+        final HostTensor counts = ints(20, 0, 7);
+        final HostTensor masked = HostTensor.allocate(arena, DType.BF16, 3, 20, 136);
+        run(
+                kernels -> kernels.plan(MaskedGemmSpec.of(3, 20, 136, 272)),
+                (final MaskedGemmPlan<HostTensor> plan) -> plan.bind(stack, b, counts, masked, null));
+        assertJudged(
+                "gemm_masked",
+                quantized(stack, b).with("counts", counts),
+                new SafeTensorsFile().with("d", masked),
+                masked,
+                "d",
+                2,
+                6,
+                135);
+    }
+
+    private static SafeTensorsFile quantized(final Scaled<HostTensor> a, final Scaled<HostTensor> b) {
+        return new SafeTensorsFile()
+                .with("a", a.values())
+                .with("a_scales", a.scales())
+                .with("b", b.values())
+                .with("b_scales", b.scales());
+    }
+
+    @Test
+    void shouldJudgeProductsOfGroupsOfK() throws IOException {
+        final HostTensor ends = ints(128, 384);
+        final Scaled<HostTensor> a = HostData.randomQuantized(arena, random, Scaling.ACTIVATION_1X128, 48, 384);
+        final Scaled<HostTensor> b = HostData.randomQuantized(arena, random, Scaling.ACTIVATION_1X128, 32, 384);
+        final HostTensor d = HostTensor.allocate(arena, DType.F32, 2, 48, 32);
+        run(
+                kernels -> kernels.plan(KGroupedGemmSpec.of(2, 48, 32, 384)),
+                (final KGroupedGemmPlan<HostTensor> plan) -> plan.bind(a, b, ends, null, d, null));
+        assertJudged(
+                "gemm_k_grouped",
+                quantized(a, b).with("group_ends", ends),
+                new SafeTensorsFile().with("d", d),
+                d,
+                "d",
+                1,
+                47,
+                3);
+    }
+
+    @Test
+    void shouldJudgeProductsOfBf16() throws IOException {
+        final HostTensor a = normal(DType.BF16, 2 * 20, 72).reshape(2, 20, 72);
+        final HostTensor b = normal(DType.BF16, 2 * 24, 72).reshape(2, 24, 72);
+        final HostTensor d = HostTensor.allocate(arena, DType.F32, 2, 20, 24);
+        for (int z = 0; z < 2; z++) {
+            MatrixProduct.multiply(a.select(0, z), b.select(0, z), null, d.select(0, z));
+        }
+        assertJudged(
+                "gemm_bf16",
+                new SafeTensorsFile().with("a", a).with("b", b),
+                new SafeTensorsFile().with("d", d),
+                d,
+                "d",
+                1,
+                19,
+                23);
+        final HostTensor rows = a.select(0, 0);
+        final HostTensor grouped = HostTensor.allocate(arena, DType.BF16, 20, 24);
+        MatrixProduct.multiply(rows.slice(0, 0, 13), b.select(0, 0), null, grouped.slice(0, 0, 13));
+        MatrixProduct.multiply(rows.slice(0, 13, 20), b.select(0, 1), null, grouped.slice(0, 13, 20));
+        assertJudged(
+                "gemm_bf16_grouped",
+                new SafeTensorsFile().with("a", rows).with("b", b).with("group_ends", ints(13, 20)),
+                new SafeTensorsFile().with("d", grouped),
+                grouped,
+                "d",
+                13,
+                0);
+    }
+
+    @Test
+    void shouldJudgePassesFusedWithQuantisation() throws IOException {
+        final HostTensor x = normal(DType.BF16, 9, 400);
+        final HostTensor weights = normal(DType.F32, 1, 9).select(0, 0);
+        final Scaled<HostTensor> gated = HostData.quantized(arena, Scaling.ACTIVATION_1X128, 9, 200);
+        run(
+                kernels -> kernels.plan(SwigluQuantizeSpec.of(9, 200).withWeights(true)),
+                (final SwigluQuantizePlan<HostTensor> plan) -> plan.bind(x, weights, null, gated));
+        assertJudged(
+                "swiglu_quantize",
+                new SafeTensorsFile().with("x", x).with("weights", weights),
+                new SafeTensorsFile().with("values", gated.values()).with("scales", gated.scales()),
+                gated.scales(),
+                "scales",
+                8,
+                1);
+        final HostTensor residual = normal(DType.BF16, 9, 400);
+        final HostTensor before = HostTensor.allocate(arena, residual.spec());
+        before.setFloats(residual.toFloats());
+        final HostTensor weight = normal(DType.F32, 1, 400).select(0, 0);
+        final Scaled<HostTensor> norm = HostData.quantized(arena, Scaling.ACTIVATION_1X128, 9, 400);
+        run(
+                kernels -> kernels.plan(RmsNormQuantizeSpec.of(9, 400)
+                        .withWeight(DType.F32)
+                        .withResidual(true)
+                        .withScaleKind(ScaleKind.POWER_OF_TWO)),
+                (final RmsNormQuantizePlan<HostTensor> plan) -> plan.bind(x, residual, weight, norm, null));
+        assertJudged(
+                "rmsnorm_quantize",
+                new SafeTensorsFile()
+                        .with("x", x)
+                        .with("residual", before)
+                        .with("weight", weight)
+                        .withMetadata("scale_kind", "power_of_two"),
+                new SafeTensorsFile().with("values", norm.values()).with("scales", norm.scales()),
+                norm.values(),
+                "values",
+                3,
+                399);
+        final Scaled<HostTensor> turned = HostData.quantized(arena, Scaling.ACTIVATION_1X128, 400, 9);
+        FusedQuantization.transposeQuantize(x, turned, ScaleKind.F32);
+        assertJudged(
+                "transpose_quantize",
+                new SafeTensorsFile().with("x", x),
+                new SafeTensorsFile().with("values", turned.values()).with("scales", turned.scales()),
+                turned.values(),
+                "values",
+                398,
+                2);
+    }
+
+    @Test
+    void shouldJudgeGates() throws IOException {
+        final HostTensor logits = normal(DType.F32, 7, 32);
+        final HostTensor bias = normal(DType.F32, 1, 32).select(0, 0);
+        final HostTensor ids = HostTensor.allocate(arena, DType.I32, 7, 4);
+        final HostTensor weights = HostTensor.allocate(arena, DType.F32, 7, 4);
+        final HostTensor counts = HostTensor.allocate(arena, DType.I32, 32);
+        run(
+                kernels -> kernels.plan(GateSpec.of(7, 32, 4)
+                        .withGroups(4, 2)
+                        .withNormalize(true)
+                        .withScale(2.5f)),
+                (final GatePlan<HostTensor> plan) ->
+                        plan.bind(new GateOperands<>(logits, bias, null, ids, weights, counts)));
+        assertJudged(
+                "moe_gate",
+                new SafeTensorsFile()
+                        .with("logits", logits)
+                        .with("bias", bias)
+                        .withMetadata("top_k", "4")
+                        .withMetadata("groups", "4")
+                        .withMetadata("kept_groups", "2"),
+                new SafeTensorsFile().with("ids", ids).with("weights", weights),
+                weights,
+                "weights",
+                6,
+                3);
+        final HostTensor moved = HostTensor.allocate(arena, bias.spec());
+        moved.setFloats(bias.toFloats());
+        run(
+                kernels -> kernels.plan(BiasUpdateSpec.of(32, 0.01f).withClearCounts(false)),
+                (final BiasUpdatePlan<HostTensor> plan) -> plan.bind(new BiasUpdateOperands<>(counts, moved)));
+        assertJudged(
+                "moe_bias_update",
+                new SafeTensorsFile().with("counts", counts).with("bias", bias).withMetadata("step", "0.01"),
+                new SafeTensorsFile().with("bias", moved),
+                moved,
+                "bias",
+                31);
+    }
+
+    @Test
+    void shouldJudgeTheWayToExpertsAndBack() throws IOException {
+        final HostTensor x = normal(DType.BF16, 7, 128);
+        final HostTensor ids = HostTensor.allocate(arena, DType.I32, 7, 2);
+        for (long t = 0; t < 7; t++) {
+            ids.setFloat((float) random.below(4), t, 0);
+            ids.setFloat(-1, t, 1);
+        }
+        ids.setFloat(3, 5, 1);
+        for (final boolean quantize : new boolean[] {true, false}) {
+            final PermuteSpec plain = PermuteSpec.of(7, 128, 4, 2, DType.BF16).withAlignment(4);
+            final PermuteSpec spec = quantize ? plain.withQuantize(ScaleKind.F32) : plain;
+            final HostTensor out = HostTensor.allocate(arena, spec.outDType(), spec.rows(), 128);
+            final HostTensor scales = HostTensor.allocate(arena, Scaled.activationScaleSpec(spec.rows(), 128));
+            final HostTensor ends = HostTensor.allocate(arena, DType.I32, 4);
+            final HostTensor places = HostTensor.allocate(arena, ids.spec());
+            run(
+                    kernels -> kernels.plan(spec),
+                    (final PermutePlan<HostTensor> plan) -> plan.bind(
+                            new PermuteOperands<>(ids, x, null, out, quantize ? scales : null, ends, places, null)));
+            final SafeTensorsFile output = new SafeTensorsFile()
+                    .with("out", out)
+                    .with("group_ends", ends)
+                    .with("places", places);
+            assertJudged(
+                    "moe_permute",
+                    new SafeTensorsFile()
+                            .with("ids", ids)
+                            .with("x", x)
+                            .withMetadata("experts", "4")
+                            .withMetadata("alignment", "4"),
+                    quantize ? output.with("out_scales", scales) : output,
+                    out,
+                    "out",
+                    (long) places.getFloat(5, 1),
+                    127);
+            if (!quantize) {
+                final HostTensor back = HostTensor.allocate(arena, DType.BF16, 7, 128);
+                final HostTensor weights = normal(DType.F32, 7, 2);
+                run(
+                        kernels -> kernels.plan(UnpermuteSpec.of(7, spec.rows(), 128, 2)
+                                .withWeights(true)
+                                .withResidual(true)),
+                        (final UnpermutePlan<HostTensor> plan) ->
+                                plan.bind(new UnpermuteOperands<>(out, places, weights, x, back)));
+                assertJudged(
+                        "moe_unpermute",
+                        new SafeTensorsFile()
+                                .with("x", out)
+                                .with("places", places)
+                                .with("weights", weights)
+                                .with("residual", x),
+                        new SafeTensorsFile().with("out", back),
+                        back,
+                        "out",
+                        5,
+                        7);
+            }
         }
     }
 
