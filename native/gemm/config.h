@@ -37,6 +37,8 @@ struct Config {
   constexpr int stage_bytes() const { return a_stage_bytes() + b_stage_bytes() + tile_m * 4; }
   // Partial sums of a tile that leave the registers: of all K groups but the first, and of every slice.
   constexpr int partial_tiles() const { return slices > 1 && k_groups == 1 ? 1 : k_groups - 1; }
+  // Whether E4M3 output with scales of 128 columns can be written: each CTA holds the sums of a whole block.
+  constexpr bool quantizes() const { return tile_n == kTileK && slices == 1; }
   // How many rows of 128x128 scales a tile can touch.
   constexpr int scale_rows() const { return kTileK % tile_n == 0 ? 1 : 2; }
 };

@@ -29,6 +29,7 @@
 #include "gemm/config.h"
 #include "gemm/scheduler.cuh"
 #include "gemm/store.cuh"
+#include "tile/fp8.cuh"
 #include "tile/ring.cuh"
 #include "tile/wgmma.cuh"
 
@@ -39,7 +40,10 @@ struct SharedStorage {
   static constexpr bool kStaged = std::is_same_v<Out, __nv_bfloat16> && kConfig.slices == 1;
   // F32 of 64 rows of each math group at a time, which leaves by TMA too.
   static constexpr bool kStagedF32 = kColumnScales;
-  static constexpr int kStoreBytes = kStaged ? kConfig.tile_m * kConfig.tile_n * 2 : kStagedF32 ? kConfig.row_groups() * 64 * kConfig.tile_n * 4 : 16;
+  static constexpr bool kQuantized = std::is_same_v<Out, __nv_fp8_e4m3>;
+  static constexpr int kStoreBytes = kStaged || kQuantized ? kConfig.tile_m * kConfig.tile_n * static_cast<int>(sizeof(Out))
+                                     : kStagedF32          ? kConfig.row_groups() * 64 * kConfig.tile_n * 4
+                                                           : 16;
   static constexpr int kValues = kConfig.tile_n / 2;  // of a thread in a [64, tile_n] accumulator
   // Column scales are read while the stage that they came with is filled anew, but before the stage after that is released.
   static constexpr int kAScales = !kAnyRow           ? kConfig.tile_m
@@ -50,6 +54,7 @@ struct SharedStorage {
   alignas(1024) uint8_t a[kConfig.stages][kConfig.tile_m * kTileK];  // [stage][tile_m, 128], 128-byte swizzle
   alignas(1024) uint8_t b[kConfig.stages][kConfig.tile_n * kTileK];  // [stage][tile_n, 128], 128-byte swizzle
   alignas(1024) uint8_t d[kStoreBytes];                              // [tile_m / 64][tile_n / store_cols][64, store_cols] BF16, swizzled by row width
+                                                                     // or [tile_m / 64][64, 128] E4M3, 128-byte swizzle
   alignas(128) float a_scales[kConfig.scale_stages()][kConfig.strip_blocks()][kAScales];
   float b_scales[kBScaleStages][kConfig.strip_blocks()][kColumnScales ? kConfig.tile_n : 2];  // else of the first and of the last column's scale row
   float partial[kConfig.partial_tiles() > 0 ? kConfig.partial_tiles() : 1][kConfig.partial_tiles() > 0 ? kValues : 1]
@@ -260,7 +265,7 @@ struct Consumer {
       }
       store(tile);
     }
-    if constexpr (Shared::kStaged || Shared::kStagedF32) {
+    if constexpr (Shared::kStaged || Shared::kStagedF32 || Shared::kQuantized) {
       if (k_group == 0 && threadIdx.x % 128 == 0) cute::tma_store_wait<0>();  // shared memory must outlive the copies that read it
     }
   }
@@ -391,7 +396,9 @@ struct Consumer {
     if constexpr (Op::kAccumulates) {
       if (params.c != nullptr) add_c(tile);
     }
-    if constexpr (Shared::kStaged) {
+    if constexpr (Shared::kQuantized) {
+      store_quantized(tile);
+    } else if constexpr (Shared::kStaged) {
       store_staged(tile);
     } else {
       store_direct(tile);
@@ -526,6 +533,49 @@ struct Consumer {
     }
   }
 
+  // The same for E4M3: a row's block of 128 columns is in the hands of four lanes, who make its scale.
+  __device__ void store_quantized(Tile tile) {
+    constexpr int kAtomBytes = 64 * kTileK;
+    const bool issuer = threadIdx.x % 128 == 0;
+    if (issuer) cute::tma_store_wait<0>();  // the previous tile's copies still read the staging area
+    group_barrier();
+    uint8_t* area = shared.d + row_group * kAtoms * kAtomBytes;
+    const int row_end = Op::row_end(params, tile);
+#pragma unroll
+    for (int atom = 0; atom < kAtoms; ++atom) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {  // rows `row` and `row` + 8
+        float largest = 0.0f;
+#pragma unroll
+        for (int i = 2 * half; i < kValues; i += 4) largest = fmaxf(largest, fmaxf(fabsf(sum[atom][i]), fabsf(sum[atom][i + 1])));
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+        const float scale = tile::block_scale(largest, params.d_power_of_two != 0);
+        const int r = atom_row(tile, atom) + row + 8 * half;
+        if (threadIdx.x % 4 == 0 && r < row_end) params.d_scales[tile.col / kTileK * params.d_scales_ld + r] = scale;
+        const tile::Divider by = tile::Divider::of(scale);
+        // The lanes of a warp write to 8 rows, whose 16-byte chunks the swizzle spreads over all banks.
+        uint8_t* target = area + atom * kAtomBytes + (row + 8 * half) * kTileK;
+        const int swizzle = (row & 7) << 4;
+#pragma unroll
+        for (int i = 2 * half; i < kValues; i += 4) {
+          *reinterpret_cast<uint16_t*>(target + (i / 4 * 8 + col ^ swizzle)) =
+              static_cast<uint16_t>(tile::to_e4m3(by(sum[atom][i]), by(sum[atom][i + 1])));
+        }
+      }
+    }
+    cute::tma_store_fence();  // the copy engine must see these ordinary stores
+    group_barrier();
+    if (issuer) {
+#pragma unroll
+      for (int atom = 0; atom < kAtoms; ++atom) {
+        const int r = atom_row(tile, atom);
+        if (r < row_end) Op::store_box(params, area + atom * kAtomBytes, tile, r, tile.col);
+      }
+      cute::tma_store_arrive();
+    }
+  }
+
   // The same for F32, 64 rows at a time. Where C is D, the copy engine adds: each element once, so results stay deterministic.
   __device__ void store_staged_f32(Tile tile) {
     constexpr int kBoxCols = 32;  // 128 bytes
@@ -570,6 +620,7 @@ __device__ constexpr void check_config() {
   static_assert(kConfig.tile_n % 16 == 0, "stmatrix stores 16 columns at a time");
   static_assert(kConfig.tile_n <= 2 * kTileK, "a tile touches at most two rows of 128x128 scales");
   static_assert(kConfig.slices <= 8, "a cluster has at most 8 CTAs");
+  static_assert(!Shared::kQuantized || kConfig.quantizes(), "a CTA must hold whole blocks of 128 columns");
 }
 
 // The kernel's body: sets the barriers up and splits the roles.

@@ -277,11 +277,13 @@ H4J_API h4j_status h4j_dequantize(h4j_stream* stream, const h4j_dequantize_spec*
 /* -- gemm: D = A B^T (+ C), FP8 with block scales (DeepSeek-V3 technical report, arXiv 2412.19437, section 3.3.2) --
  *   D[m,n] = sum over blocks kb of 128 along K of (sum_{k in kb} A[m,k] B[n,k]) * (sa[m,kb] * sb[n/128,kb])  (+ C[m,n])
  * Products of a block are summed by the tensor core, partial sums are promoted to F32 registers and scaled there; D is rounded to nearest even.
- * Any max_m >= 0 (0 rows: nothing is launched); K need not be a multiple of 128: the last block is shorter. */
+ * Any max_m >= 0 (0 rows: nothing is launched); K need not be a multiple of 128: the last block is shorter.
+ * E4M3 output: the F32 sums are quantised by 1x128 blocks as `quantize` says, without being rounded to another type before; D and its scales are then
+ * laid out as A and a_scales of a GEMM behind this one. */
 typedef struct h4j_gemm_spec {
   uint32_t struct_size;
-  h4j_dtype out_dtype; /* H4J_BF16 or H4J_F32: type of D and C */
-  int32_t accumulate;  /* 1: C is added */
+  h4j_dtype out_dtype; /* H4J_BF16, H4J_F32 or H4J_F8_E4M3: type of D and C */
+  int32_t accumulate;  /* 1: C is added; 0 with H4J_F8_E4M3 */
   int32_t sm_budget;   /* at most so many SMs, 0: all */
   int64_t max_m;       /* >= 0 */
   int64_t n;           /* a multiple of 8, >= 8 */
@@ -292,6 +294,8 @@ typedef struct h4j_gemm_spec {
   /* 1: nothing that runs ahead of this launch in its stream and may not have ended yet writes B or its scales, as with weights. The launch may then start
    * before the kernel ahead ends and load B meanwhile (programmatic dependent launch); for A, C and D it waits. */
   int32_t constant_b;
+  int32_t out_scale_kind; /* H4J_SCALE_F32 or H4J_SCALE_POWER_OF_TWO, of H4J_F8_E4M3 output; else 0 */
+  uint32_t reserved;
 } h4j_gemm_spec;
 
 typedef struct h4j_gemm_args {
@@ -311,6 +315,8 @@ typedef struct h4j_gemm_args {
   int64_t d_ld;        /* a multiple of 16 bytes, >= N */
   uint64_t workspace;  /* workspace_bytes of the plan, 256-byte aligned; 0 where that is 0. Not shared by launches that may overlap */
   int64_t workspace_bytes;
+  uint64_t d_scales;   /* of E4M3 output: F32 [M, ceil(N/128)], element (m, nb) at nb * d_scales_ld + m; 16-byte aligned; else 0 */
+  int64_t d_scales_ld; /* >= M, a multiple of 4 */
 } h4j_gemm_args;
 
 H4J_API h4j_status h4j_gemm_plan(const h4j_device_info* device, const h4j_gemm_spec* spec, h4j_plan** plan, h4j_error* error);

@@ -17,8 +17,13 @@ struct Plan final : h4j_plan {
   Plan(const h4j_device_info& planned, const h4j_gemm_spec& requested) : h4j_plan(kOperation), spec(requested) {
     device = planned;
     require_hopper(kOperation, device);
-    require_dtype(kOperation, "out_dtype", spec.out_dtype, {H4J_BF16, H4J_F32});
+    require_dtype(kOperation, "out_dtype", spec.out_dtype, {H4J_BF16, H4J_F32, H4J_F8_E4M3});
     require_range(kOperation, "accumulate", spec.accumulate, 0, 1);
+    if (quantizes() && spec.accumulate != 0) invalid(kOperation, "accumulate", "1 with out_dtype F8_E4M3", "0");
+    require_range(kOperation, "out_scale_kind", spec.out_scale_kind, H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO);
+    if (!quantizes() && spec.out_scale_kind != H4J_SCALE_F32) {
+      invalid(kOperation, "out_scale_kind", "H4J_SCALE_POWER_OF_TWO", "H4J_SCALE_F32, 0, as the output is not F8_E4M3");
+    }
     require_range(kOperation, "batch_invariant", spec.batch_invariant, 0, 1);
     require_range(kOperation, "constant_b", spec.constant_b, 0, 1);
     require_range(kOperation, "max_m", spec.max_m, 0, kMaxExtent);
@@ -32,7 +37,7 @@ struct Plan final : h4j_plan {
               "at most 2^31 - 1 tiles of 64 x 16");
     }
     sms = usable_sms(kOperation, device, spec.sm_budget);
-    if (spec.max_m <= 1 && spec.batch_invariant == 0) {
+    if (spec.max_m <= 1 && spec.batch_invariant == 0 && !quantizes()) {
       plan_gemv();
     } else {
       plan_tiles();
@@ -67,12 +72,15 @@ struct Plan final : h4j_plan {
     info.grid = spec.max_m == 0 ? 0 : grid(choice);
     info.block = instance->config.threads();
     info.shared_memory = instance->shared_memory;
-    std::snprintf(info.kernel, sizeof info.kernel, "%s_%s", instance_name(instance->config).c_str(), spec.out_dtype == H4J_BF16 ? "bf16" : "f32");
+    std::snprintf(info.kernel, sizeof info.kernel, "%s_%s", instance_name(instance->config).c_str(),
+                  quantizes() ? "e4m3" : spec.out_dtype == H4J_BF16 ? "bf16" : "f32");
     std::snprintf(info.explanation, sizeof info.explanation, "%s", explain(problem, instance->config, choice).c_str());
   }
 
+  bool quantizes() const { return spec.out_dtype == H4J_F8_E4M3; }
+
   Problem problem_of(int64_t m) const {
-    return {m, spec.n, spec.k, static_cast<int>(element_size(spec.out_dtype)), sms, device.l2_bytes, spec.batch_invariant != 0};
+    return {m, spec.n, spec.k, static_cast<int>(element_size(spec.out_dtype)), sms, device.l2_bytes, spec.batch_invariant != 0, quantizes()};
   }
 
   // Clusters are only chosen where all tiles run at once, a tile each; a CTA without slices takes tile after tile.
@@ -97,6 +105,7 @@ struct Launch final : h4j_launch {
   }
 
   static const void* stub(const Plan& plan) {
+    if (plan.quantizes()) return plan.instance->e4m3_stub;
     const bool f32 = plan.spec.out_dtype == H4J_F32;
     if (plan.instance == nullptr) return gemv_stub(plan.gemv, f32);
     return f32 ? plan.instance->f32_stub : plan.instance->bf16_stub;
@@ -116,12 +125,18 @@ struct Launch final : h4j_launch {
     } else if (args.c != 0) {
       invalid(kOperation, "c", "an address", "0: the plan does not accumulate");
     }
+    if (plan.quantizes()) {
+      require_ld(kOperation, "d_scales_ld", args.d_scales_ld, spec.max_m, 4);
+    } else if (args.d_scales != 0) {
+      invalid(kOperation, "d_scales", "an address", "0: the output is not F8_E4M3");
+    }
     if (spec.max_m == 0) return;
     require_address(kOperation, "a", args.a, 16);
     require_address(kOperation, "a_scales", args.a_scales, 16);
     require_address(kOperation, "b", args.b, 16);
     require_address(kOperation, "b_scales", args.b_scales, 4);
     require_address(kOperation, "d", args.d, 16);
+    if (plan.quantizes()) require_address(kOperation, "d_scales", args.d_scales, 16);
     if (spec.accumulate != 0) {
       require_address(kOperation, "c", args.c, 16);
       if (args.c == args.d && args.c_ld != args.d_ld) {
@@ -167,6 +182,9 @@ struct Launch final : h4j_launch {
     bound.c_ld = args.c_ld;
     bound.d_pointer = reinterpret_cast<void*>(args.d);
     bound.d_ld = args.d_ld;
+    bound.d_scales = reinterpret_cast<float*>(args.d_scales);
+    bound.d_scales_ld = args.d_scales_ld;
+    bound.d_power_of_two = spec.out_scale_kind == H4J_SCALE_POWER_OF_TWO;
     bound.n = static_cast<int32_t>(spec.n);
     bound.k_blocks = static_cast<int32_t>(k_blocks);
     set_rows(bound, spec.max_m, plan.choice);
@@ -178,7 +196,10 @@ struct Launch final : h4j_launch {
     used.m = static_cast<int32_t>(rows);
     used.raster = {choice.tiles_m, choice.tiles_n, choice.raster_group, choice.raster_along_m};
     const int store_cols = plan.instance->config.store_cols();
-    if (plan.spec.out_dtype == H4J_BF16) {
+    if (plan.quantizes()) {
+      used.d = describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, reinterpret_cast<uint64_t>(used.d_pointer), rows, plan.spec.n, used.d_ld, 1, 64, kTileK,
+                        CU_TENSOR_MAP_SWIZZLE_128B, "d");
+    } else if (plan.spec.out_dtype == H4J_BF16) {
       used.d = describe(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, reinterpret_cast<uint64_t>(used.d_pointer), rows, plan.spec.n, used.d_ld, 2, 64, store_cols,
                         store_swizzle(store_cols), "d");
     }

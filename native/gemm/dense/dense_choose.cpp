@@ -46,6 +46,7 @@ Choice choose(const Problem& problem, std::span<const Config> candidates, std::s
   for (size_t i = 0; i < candidates.size(); ++i) {
     if (shared_memory_needed[i] > shared_memory) continue;
     if (problem.in_order && (candidates[i].k_groups > 1 || candidates[i].slices > 1)) continue;
+    if (problem.quantized && !candidates[i].quantizes()) continue;
     const Choice candidate = evaluate(problem, candidates[i], static_cast<int>(i));
     // A second wave of clusters would undo what sharing K brings, and exceed the SM budget.
     if (candidates[i].slices > 1 && candidate.tiles_m * candidate.tiles_n > concurrent_tiles(candidates[i], problem.sms)) continue;

@@ -12,6 +12,7 @@ struct Instance {
   int shared_memory;      // bytes a CTA
   const void* bf16_stub;  // kernels that write BF16 and F32
   const void* f32_stub;
+  const void* e4m3_stub;  // null unless config.quantizes()
 };
 
 std::span<const Instance* const> dense_instances();

@@ -52,8 +52,14 @@ TEST(GemmPlan, NamesTheArgumentItRefuses) {
   EXPECT_EQ("gemm: k: got 0, need 16..2147483392", refusal(spec_of(64, 128, 0)));
   EXPECT_EQ("gemm: n: got 130, need a multiple of 8", refusal(spec_of(64, 130, 128)));
   EXPECT_EQ("gemm: max_m: got -5, need 0..2147483392", refusal(spec_of(-5, 128, 128)));
-  EXPECT_EQ("gemm: out_dtype: got F16 (code 2), need BF16 or F32", refusal(spec_of(64, 128, 128, H4J_F16)));
+  EXPECT_EQ("gemm: out_dtype: got F16 (code 2), need BF16 or F32 or F8_E4M3", refusal(spec_of(64, 128, 128, H4J_F16)));
   h4j_gemm_spec spec = spec_of(64, 128, 128);
+  spec.out_scale_kind = H4J_SCALE_POWER_OF_TWO;
+  EXPECT_EQ("gemm: out_scale_kind: got H4J_SCALE_POWER_OF_TWO, need H4J_SCALE_F32, 0, as the output is not F8_E4M3", refusal(spec));
+  spec.out_dtype = H4J_F8_E4M3;
+  spec.accumulate = 1;
+  EXPECT_EQ("gemm: accumulate: got 1 with out_dtype F8_E4M3, need 0", refusal(spec));
+  spec = spec_of(64, 128, 128);
   spec.sm_budget = -1;
   EXPECT_EQ("gemm: sm_budget: got -1, need >= 0 (0: all SMs)", refusal(spec));
   h4j_device_info ampere = described("H100-SXM");
@@ -97,6 +103,20 @@ TEST(GemmChoose, AddsUpInOneOrderWhereRowsMustNotDependOnTheirBatch) {
       h4j_gemm_spec spec = spec_of(m, n, 7168);
       spec.batch_invariant = 1;
       EXPECT_NE(nullptr, std::strstr(planned(spec, described("H100-SXM")).kernel, "_g1_s1_")) << m << " x " << n;
+    }
+  }
+}
+
+TEST(GemmChoose, KeepsBlocksOfQuantizedOutputInOneCta) {
+  for (const int64_t m : {1, 4, 64, 128, 300, 4096}) {
+    for (const int64_t n : {8, 576, 2112, 7168}) {
+      for (const bool in_order : {false, true}) {
+        h4j_gemm_spec spec = spec_of(m, n, 7168, H4J_F8_E4M3);
+        spec.batch_invariant = in_order;
+        const std::string kernel = planned(spec, described("H100-SXM")).kernel;
+        EXPECT_NE(std::string::npos, kernel.find("x128x")) << kernel;
+        EXPECT_TRUE(kernel.ends_with("_s1_e4m3")) << kernel;
+      }
     }
   }
 }
@@ -329,6 +349,57 @@ TEST_F(GemmGpu, GivesARowTheSameBitsInEveryBatch) {
           EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + first * n))
               << rows << " rows from " << first << ", n " << n << ", " << sms << " SMs";
         }
+      }
+    }
+  }
+}
+
+// With sums in one order in both, E4M3 output is F32 output quantised, bit for bit.
+TEST_F(GemmGpu, QuantizesItsOutput) {
+  std::mt19937_64 random(9);
+  const auto size = [](int64_t count) { return static_cast<size_t>(count); };
+  for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{1, 8, 16}, {3, 136, 112}, {64, 576, 1040}, {65, 200, 272}, {129, 2112, 528},
+                                {257, 7168, 144}, {1000, 384, 512}, {4096, 1536, 256}}) {
+    for (const int64_t rows : {m, m / 2}) {
+      for (const int32_t kind : {H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO}) {
+        SCOPED_TRACE(::testing::Message() << "m " << m << ", n " << n << ", k " << k << ", rows " << rows << ", scales " << kind);
+        const int64_t blocks = (k + 127) / 128;
+        const int64_t scales_ld = (m + 3) / 4 * 4;
+        const int64_t d_ld = (n + 15) / 16 * 16 + 16;
+        const int64_t d_blocks = (n + 127) / 128;
+        h4j_gemm_args args{};
+        args.struct_size = sizeof args;
+        args.a = upload(testing::random_e4m3(size(m * k), random)), args.a_ld = k;
+        args.a_scales = upload(testing::random_floats(size(blocks * scales_ld), 0.001f, 0.01f, random)), args.a_scales_ld = scales_ld;
+        args.b = upload(testing::random_e4m3(size(n * k), random)), args.b_ld = k;
+        args.b_scales = upload(testing::random_floats(size(d_blocks * blocks), 0.001f, 0.01f, random)), args.b_scales_ld = blocks;
+        h4j_gemm_spec spec = spec_of(m, n, k, H4J_F32);
+        spec.batch_invariant = 1;
+        args.d = allocate(size(m * n * 4)), args.d_ld = n;
+        H4J_ASSERT_OK(h4j_gemm(stream_, &spec, &args, &error));
+
+        const std::vector<uint8_t> poison(size(m * d_ld), 0xff);
+        const std::vector<float> poison_scales(size(d_blocks * scales_ld), -1.0f);
+        h4j_quantize_spec cast{};
+        cast.struct_size = sizeof cast;
+        cast.in_dtype = H4J_F32, cast.block_rows = 1, cast.block_cols = 128, cast.scale_kind = kind, cast.max_rows = rows, cast.cols = n;
+        h4j_quantize_args in{};
+        in.struct_size = sizeof in;
+        in.in = args.d, in.in_ld = n, in.out = upload(poison), in.out_ld = d_ld, in.scales = upload(poison_scales), in.scales_ld = scales_ld;
+        H4J_ASSERT_OK(h4j_quantize(stream_, &cast, &in, &error));
+
+        spec.out_dtype = H4J_F8_E4M3;
+        spec.out_scale_kind = kind;
+        args.d = upload(poison), args.d_ld = d_ld, args.d_scales = upload(poison_scales), args.d_scales_ld = scales_ld;
+        h4j_plan* plan = nullptr;
+        h4j_launch* launch = nullptr;
+        H4J_ASSERT_OK(h4j_gemm_plan(&info_, &spec, &plan, &error));
+        H4J_ASSERT_OK(h4j_gemm_bind(plan, device_, &args, &launch, &error));
+        H4J_ASSERT_OK(h4j_launch_run(launch, stream_, rows, &error));
+        EXPECT_EQ(download<uint8_t>(in.out, poison.size()), download<uint8_t>(args.d, poison.size()));
+        EXPECT_EQ(download<float>(in.scales, poison_scales.size()), download<float>(args.d_scales, poison_scales.size()));
+        H4J_ASSERT_OK(h4j_launch_close(launch, &error));
+        H4J_ASSERT_OK(h4j_plan_close(plan, &error));
       }
     }
   }

@@ -13,7 +13,7 @@ struct Dense {
   static constexpr bool kInterleaved = false;
   static constexpr bool kRagged = false;
   static constexpr bool kAnyRow = false;
-  static constexpr bool kAccumulates = true;
+  static constexpr bool kAccumulates = !std::is_same_v<OutType, __nv_fp8_e4m3>;
   // More slows tiles that run once: their code is not yet in the instruction cache.
   static constexpr int kUnroll = 1;
   using Out = OutType;

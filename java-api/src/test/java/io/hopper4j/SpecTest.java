@@ -113,14 +113,29 @@ final class SpecTest {
                         Scaling.WEIGHT_128X128,
                         0,
                         false,
-                        false));
+                        false,
+                        ScaleKind.F32));
         assertThat(spec.withOut(DType.F32)
                         .withAccumulate(true)
                         .withSmBudget(5)
                         .withBatchInvariant(true)
                         .withConstantB(true))
                 .isEqualTo(new GemmSpec(
-                        7, 8, 16, DType.F32, true, Scaling.ACTIVATION_1X128, Scaling.WEIGHT_128X128, 5, true, true));
+                        7,
+                        8,
+                        16,
+                        DType.F32,
+                        true,
+                        Scaling.ACTIVATION_1X128,
+                        Scaling.WEIGHT_128X128,
+                        5,
+                        true,
+                        true,
+                        ScaleKind.F32));
+        final GemmSpec quantized = spec.withQuantizedOut(ScaleKind.POWER_OF_TWO).withSmBudget(5);
+        assertThat(quantized.outDType()).isEqualTo(DType.F8_E4M3);
+        assertThat(quantized.outScaleKind()).isEqualTo(ScaleKind.POWER_OF_TWO);
+        assertThat(quantized.withOut(DType.BF16)).isEqualTo(spec.withSmBudget(5));
         final QuantizeSpec quantize = QuantizeSpec.of(7, 8, DType.F16, Scaling.WEIGHT_128X128);
         assertThat(quantize.withScaleKind(ScaleKind.POWER_OF_TWO).withSmBudget(3))
                 .isEqualTo(new QuantizeSpec(7, 8, DType.F16, Scaling.WEIGHT_128X128, ScaleKind.POWER_OF_TWO, 3));

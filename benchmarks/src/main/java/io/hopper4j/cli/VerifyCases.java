@@ -60,6 +60,7 @@ final class VerifyCases {
         quantize(cases, random);
         dequantize(cases, random);
         gemm(cases, random);
+        quantizedGemm(cases, random);
         bf16Gemm(cases, random);
         mlaDecode(cases, random);
         mlaMerge(cases, random);
@@ -162,6 +163,26 @@ final class VerifyCases {
                     .withOut(pick(List.of(DType.BF16, DType.F32), random))
                     .withAccumulate(random.below(2) == 1);
             cases.add(new GemmCase(spec, m, gap(random), random.next()));
+        }
+    }
+
+    /** Each edge of rows meets both kinds of scales; then random shapes. */
+    private static void quantizedGemm(final List<VerifyCase> cases, final SplitMix64 random) {
+        int turn = 0;
+        for (final ScaleKind kind : ScaleKind.values()) {
+            for (final long m : ROWS) {
+                final GemmSpec spec = GemmSpec.of(m, GEMM_N[turn % GEMM_N.length], GEMM_K[turn % GEMM_K.length])
+                        .withQuantizedOut(kind);
+                cases.add(new QuantizedGemmCase(spec, m, 0, random.next()));
+                turn++;
+            }
+        }
+        for (int i = 0; i < RANDOM_CASES; i++) {
+            final long m = random.below(700);
+            final GemmSpec spec = GemmSpec.of(
+                            m + random.below(100), 8 * (1 + random.below(300)), 16 * (1 + random.below(256)))
+                    .withQuantizedOut(pick(List.of(ScaleKind.values()), random));
+            cases.add(new QuantizedGemmCase(spec, m, gap(random), random.next()));
         }
     }
 

@@ -5,9 +5,11 @@ import static org.assertj.core.api.Assertions.assertThat;
 import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
 import io.hopper4j.Kernels;
+import io.hopper4j.Scaling;
 import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.quant.QuantizeTolerance;
 import io.hopper4j.quant.ScaleKind;
 import io.hopper4j.reference.BlockScaledProduct;
 import io.hopper4j.reference.LatentCacheWriting;
@@ -56,6 +58,8 @@ final class VerifyCasesTest {
                 for (final VerifyCase c : VerifyCases.all(seed, 1)) {
                     final boolean served = switch (c) {
                         case GemmCase gemm -> kernels.support(gemm.spec()).isSupported();
+                        case QuantizedGemmCase gemm ->
+                            kernels.support(gemm.spec()).isSupported();
                         case GroupedGemmCase grouped ->
                             kernels.support(grouped.product().spec()).isSupported();
                         case Bf16GemmCase gemm -> kernels.support(gemm.spec()).isSupported();
@@ -190,6 +194,44 @@ final class VerifyCasesTest {
             assertThat(GemmCase.compare(exact, out).withinBounds()).isTrue();
             out.setFloat(out.getFloat(3, 7) + 0.01f * (float) exact.magnitude(3, 7), 3, 7);
             assertThat(GemmCase.compare(exact, out).withinBounds()).isFalse();
+        }
+    }
+
+    @Test
+    void seesAWrongQuantizedElementAndAWrongScale() {
+        final GemmSpec spec = GemmSpec.of(5, 136, 272).withQuantizedOut(ScaleKind.F32);
+        try (Arena arena = Arena.ofConfined()) {
+            final SplitMix64 random = new SplitMix64(3);
+            final var a = HostData.randomQuantized(arena, random, spec.aScaling(), 5, 272);
+            final var b = HostData.randomQuantized(arena, random, spec.bScaling(), 136, 272);
+            final var out = HostData.quantized(arena, Scaling.ACTIVATION_1X128, 5, 136);
+            final var exact = BlockScaledProduct.sample(
+                    a,
+                    b,
+                    null,
+                    LongStream.range(0, 5).toArray(),
+                    LongStream.range(0, 136).toArray());
+            BlockScaledProduct.multiply(a, b, out, ScaleKind.F32);
+            final QuantizeTolerance right = new QuantizeTolerance(ScaleKind.F32);
+            QuantizedGemmCase.add(right, exact, out);
+            assertThat(right.withinBounds()).isTrue();
+            assertThat(right.count()).isEqualTo(5 * 136);
+
+            int largest = 128; // of the last block: it is 448 or -448
+            while (Math.abs(out.values().getFloat(3, largest)) != 448) {
+                largest++;
+            }
+            final float value = out.values().getFloat(3, largest);
+            out.values().setFloat(value / 448 * 416, 3, largest);
+            final QuantizeTolerance wrongValue = new QuantizeTolerance(ScaleKind.F32);
+            QuantizedGemmCase.add(wrongValue, exact, out);
+            assertThat(wrongValue.worstValueRatio()).isGreaterThan(1);
+
+            out.values().setFloat(value, 3, largest);
+            out.scales().setFloat(out.scales().getFloat(2, 1) * 1.01f, 2, 1);
+            final QuantizeTolerance wrongScale = new QuantizeTolerance(ScaleKind.F32);
+            QuantizedGemmCase.add(wrongScale, exact, out);
+            assertThat(wrongScale.worstScaleRatio()).isGreaterThan(1);
         }
     }
 }

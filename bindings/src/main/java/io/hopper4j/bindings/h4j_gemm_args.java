@@ -31,6 +31,8 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t d_ld;
  *     uint64_t workspace;
  *     int64_t workspace_bytes;
+ *     uint64_t d_scales;
+ *     int64_t d_scales_ld;
  * }
  * }
  */
@@ -56,7 +58,9 @@ public class h4j_gemm_args {
         hopper4j_h.C_LONG.withName("d"),
         hopper4j_h.C_LONG.withName("d_ld"),
         hopper4j_h.C_LONG.withName("workspace"),
-        hopper4j_h.C_LONG.withName("workspace_bytes")
+        hopper4j_h.C_LONG.withName("workspace_bytes"),
+        hopper4j_h.C_LONG.withName("d_scales"),
+        hopper4j_h.C_LONG.withName("d_scales_ld")
     ).withName("h4j_gemm_args");
 
     /**
@@ -768,6 +772,94 @@ public class h4j_gemm_args {
      */
     public static void workspace_bytes(MemorySegment struct, long fieldValue) {
         struct.set(workspace_bytes$LAYOUT, workspace_bytes$OFFSET, fieldValue);
+    }
+
+    private static final OfLong d_scales$LAYOUT = (OfLong)$LAYOUT.select(groupElement("d_scales"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * uint64_t d_scales
+     * }
+     */
+    public static final OfLong d_scales$layout() {
+        return d_scales$LAYOUT;
+    }
+
+    private static final long d_scales$OFFSET = $LAYOUT.byteOffset(groupElement("d_scales"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * uint64_t d_scales
+     * }
+     */
+    public static final long d_scales$offset() {
+        return d_scales$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * uint64_t d_scales
+     * }
+     */
+    public static long d_scales(MemorySegment struct) {
+        return struct.get(d_scales$LAYOUT, d_scales$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * uint64_t d_scales
+     * }
+     */
+    public static void d_scales(MemorySegment struct, long fieldValue) {
+        struct.set(d_scales$LAYOUT, d_scales$OFFSET, fieldValue);
+    }
+
+    private static final OfLong d_scales_ld$LAYOUT = (OfLong)$LAYOUT.select(groupElement("d_scales_ld"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t d_scales_ld
+     * }
+     */
+    public static final OfLong d_scales_ld$layout() {
+        return d_scales_ld$LAYOUT;
+    }
+
+    private static final long d_scales_ld$OFFSET = $LAYOUT.byteOffset(groupElement("d_scales_ld"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t d_scales_ld
+     * }
+     */
+    public static final long d_scales_ld$offset() {
+        return d_scales_ld$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t d_scales_ld
+     * }
+     */
+    public static long d_scales_ld(MemorySegment struct) {
+        return struct.get(d_scales_ld$LAYOUT, d_scales_ld$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t d_scales_ld
+     * }
+     */
+    public static void d_scales_ld(MemorySegment struct, long fieldValue) {
+        struct.set(d_scales_ld$LAYOUT, d_scales_ld$OFFSET, fieldValue);
     }
 
     /**

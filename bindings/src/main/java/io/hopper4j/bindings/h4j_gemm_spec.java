@@ -24,6 +24,8 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t k;
  *     int32_t batch_invariant;
  *     int32_t constant_b;
+ *     int32_t out_scale_kind;
+ *     uint32_t reserved;
  * }
  * }
  */
@@ -42,7 +44,9 @@ public class h4j_gemm_spec {
         hopper4j_h.C_LONG.withName("n"),
         hopper4j_h.C_LONG.withName("k"),
         hopper4j_h.C_INT.withName("batch_invariant"),
-        hopper4j_h.C_INT.withName("constant_b")
+        hopper4j_h.C_INT.withName("constant_b"),
+        hopper4j_h.C_INT.withName("out_scale_kind"),
+        hopper4j_h.C_INT.withName("reserved")
     ).withName("h4j_gemm_spec");
 
     /**
@@ -446,6 +450,94 @@ public class h4j_gemm_spec {
      */
     public static void constant_b(MemorySegment struct, int fieldValue) {
         struct.set(constant_b$LAYOUT, constant_b$OFFSET, fieldValue);
+    }
+
+    private static final OfInt out_scale_kind$LAYOUT = (OfInt)$LAYOUT.select(groupElement("out_scale_kind"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t out_scale_kind
+     * }
+     */
+    public static final OfInt out_scale_kind$layout() {
+        return out_scale_kind$LAYOUT;
+    }
+
+    private static final long out_scale_kind$OFFSET = $LAYOUT.byteOffset(groupElement("out_scale_kind"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t out_scale_kind
+     * }
+     */
+    public static final long out_scale_kind$offset() {
+        return out_scale_kind$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t out_scale_kind
+     * }
+     */
+    public static int out_scale_kind(MemorySegment struct) {
+        return struct.get(out_scale_kind$LAYOUT, out_scale_kind$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t out_scale_kind
+     * }
+     */
+    public static void out_scale_kind(MemorySegment struct, int fieldValue) {
+        struct.set(out_scale_kind$LAYOUT, out_scale_kind$OFFSET, fieldValue);
+    }
+
+    private static final OfInt reserved$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * uint32_t reserved
+     * }
+     */
+    public static final OfInt reserved$layout() {
+        return reserved$LAYOUT;
+    }
+
+    private static final long reserved$OFFSET = $LAYOUT.byteOffset(groupElement("reserved"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * uint32_t reserved
+     * }
+     */
+    public static final long reserved$offset() {
+        return reserved$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * uint32_t reserved
+     * }
+     */
+    public static int reserved(MemorySegment struct) {
+        return struct.get(reserved$LAYOUT, reserved$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * uint32_t reserved
+     * }
+     */
+    public static void reserved(MemorySegment struct, int fieldValue) {
+        struct.set(reserved$LAYOUT, reserved$OFFSET, fieldValue);
     }
 
     /**

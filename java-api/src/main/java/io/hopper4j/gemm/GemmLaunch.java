@@ -23,4 +23,16 @@ public interface GemmLaunch<T extends Tensor> extends Launch {
      * @throws IllegalStateException if the launch or the arena of a tensor is closed, or another thread is inside {@code launch}
      */
     void rebind(Scaled<T> a, Scaled<T> b, @Nullable T c, T out, @Nullable T workspace);
+
+    /**
+     * Exchanges the tensors of a spec with quantised output, as the other form does.
+     *
+     * @param a as in {@link GemmPlan#bind}
+     * @param b as in {@link GemmPlan#bind}
+     * @param out as in {@link GemmPlan#bind}
+     * @param workspace as in {@link GemmPlan#bind}
+     * @throws IllegalArgumentException as {@link GemmPlan#bind}
+     * @throws IllegalStateException as the other form
+     */
+    void rebind(Scaled<T> a, Scaled<T> b, Scaled<T> out, @Nullable T workspace);
 }

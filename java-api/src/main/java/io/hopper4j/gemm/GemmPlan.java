@@ -32,6 +32,20 @@ public interface GemmPlan<T extends Tensor> extends Plan {
     GemmLaunch<T> bind(Scaled<T> a, Scaled<T> b, @Nullable T c, T out, @Nullable T workspace);
 
     /**
+     * Binds tensors of a spec with quantised output.
+     *
+     * @param a as in the full form
+     * @param b as in the full form
+     * @param out {@code [M, N]} E4M3, row stride a multiple of 16, with scales {@code [M, ceil(N/128)]} laid out as
+     *     {@link Scaled#activationScaleSpec}; overlaps no other tensor
+     * @param workspace as in the full form
+     * @return a launch, which the caller closes
+     * @throws IllegalArgumentException as the full form; also if the spec's output is not quantised
+     * @throws IllegalStateException as the full form
+     */
+    GemmLaunch<T> bind(Scaled<T> a, Scaled<T> b, Scaled<T> out, @Nullable T workspace);
+
+    /**
      * Binds tensors without C.
      *
      * @param a as in the full form

@@ -35,10 +35,16 @@ public final class Operands {
         need(reasons, spec.k() % 16 == 0, "gemm: k", spec.k(), "a multiple of 16");
         need(
                 reasons,
-                spec.outDType() == DType.BF16 || spec.outDType() == DType.F32,
+                spec.outDType() == DType.BF16 || spec.outDType() == DType.F32 || spec.quantizedOut(),
                 "gemm: out",
                 "dtype " + spec.outDType(),
-                "BF16 or F32");
+                "BF16, F32 or F8_E4M3");
+        need(
+                reasons,
+                !spec.accumulate() || !spec.quantizedOut(),
+                "gemm: accumulate",
+                spec.accumulate(),
+                "false, as the output is F8_E4M3");
         need(
                 reasons,
                 spec.aScaling().equals(Scaling.ACTIVATION_1X128),
@@ -134,9 +140,10 @@ public final class Operands {
             final Scaled<?> b,
             final @Nullable TensorSpec c,
             final TensorSpec out) {
-        final long m = spec.maxM();
-        quantized("gemm", "a", a, m, spec.k(), spec.aScaling());
-        quantized("gemm", "b", b, spec.n(), spec.k(), spec.bScaling());
+        final long m = checkFactors(spec, a, b);
+        if (spec.quantizedOut()) {
+            throw Arguments.bad("gemm: out", out, "values and scales, as the spec's output is quantised");
+        }
         if (spec.accumulate()) {
             if (c == null) {
                 throw Arguments.bad("gemm: c", "null", "a tensor, as the spec accumulates");
@@ -161,6 +168,28 @@ public final class Operands {
                 spec.n(),
                 ROW_BYTES / spec.outDType().size());
         return m;
+    }
+
+    /**
+     * Checks the operands of a GEMM with quantised output.
+     *
+     * @return M, the rows of {@code a}
+     * @throws IllegalArgumentException if a type, shape or stride does not fit
+     */
+    public static long check(final GemmSpec spec, final Scaled<?> a, final Scaled<?> b, final Scaled<?> out) {
+        final long m = checkFactors(spec, a, b);
+        if (!spec.quantizedOut()) {
+            throw Arguments.bad(
+                    "gemm: out", "values and scales", "one tensor, as the spec's output is " + spec.outDType());
+        }
+        quantized("gemm", "out", out, m, spec.n(), Scaling.ACTIVATION_1X128);
+        return m;
+    }
+
+    private static long checkFactors(final GemmSpec spec, final Scaled<?> a, final Scaled<?> b) {
+        quantized("gemm", "a", a, spec.maxM(), spec.k(), spec.aScaling());
+        quantized("gemm", "b", b, spec.n(), spec.k(), spec.bScaling());
+        return spec.maxM();
     }
 
     /**

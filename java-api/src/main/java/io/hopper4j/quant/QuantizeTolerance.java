@@ -11,7 +11,8 @@ package io.hopper4j.quant;
  * </pre>
  *
  * <p><b>Where the figures come from.</b> Rounding to E4M3 may be off by half a step; a number that is itself off by a few units of F32 may cross the
- * middle between two neighbours, and is then off by as much more. The slack is 256 units of F32: fast exponential and division are off by a few units,
+ * middle between two neighbours, and is then off by as much more. Where numbers come from a tensor core, what {@code GemmTolerance} allows a number
+ * takes the place of {@code slack |v|}, and the most that it allows in a block that of {@code slack} times the largest number. Else the slack is 256 units of F32: fast exponential and division are off by a few units,
  * the product before the exponential by one unit of an argument of up to 88, sums of squares by a unit for each step of their tree. A wrong row, column or
  * scale is off by thousands of times as much.
  */
@@ -49,26 +50,44 @@ public final class QuantizeTolerance {
      * @throws IllegalArgumentException if there are not as many of both
      */
     public void add(final float[] values, final float scale, final double[] exact) {
-        if (values.length != exact.length) {
-            throw new IllegalArgumentException(
-                    "quantize: tolerance: got " + values.length + " values, need " + exact.length);
+        final double[] slack = new double[exact.length];
+        for (int i = 0; i < exact.length; i++) {
+            slack[i] = SLACK * Math.abs(exact[i]);
+        }
+        add(values, scale, exact, slack);
+    }
+
+    /**
+     * Adds a block of numbers that may themselves be off by more than a few units of F32, as sums of a tensor core are.
+     *
+     * @param values the quantised values, decoded
+     * @param scale the block's scale
+     * @param exact the numbers that they stand for
+     * @param slack what each number may be off before it is quantised
+     * @throws IllegalArgumentException if there are not as many of all
+     */
+    public void add(final float[] values, final float scale, final double[] exact, final double[] slack) {
+        if (values.length != exact.length || values.length != slack.length) {
+            throw new IllegalArgumentException("quantize: tolerance: got " + values.length + " values and "
+                    + slack.length + " slacks, need " + exact.length);
         }
         double amax = SMALLEST_AMAX;
-        for (final double v : exact) {
-            amax = Math.max(amax, Math.abs(v));
+        double mostSlack = SLACK * SMALLEST_AMAX;
+        for (int i = 0; i < exact.length; i++) {
+            amax = Math.max(amax, Math.abs(exact[i]));
+            mostSlack = Math.max(mostSlack, slack[i]);
         }
-        worstScale = Math.max(worstScale, scaleRatio(scale, amax / LARGEST));
+        worstScale = Math.max(worstScale, scaleRatio(scale, amax / LARGEST, mostSlack / LARGEST));
         for (int i = 0; i < values.length; i++) {
             final double x = exact[i] / scale;
-            final int exponent = Math.max(Math.getExponent(x), SUBNORMAL_EXPONENT);
-            final double bound = Math.scalb(0.5, exponent - FRACTION_BITS) + SLACK * Math.abs(x);
+            final int exponent = Math.max(Math.getExponent(Math.abs(x) + slack[i] / scale), SUBNORMAL_EXPONENT);
+            final double bound = Math.scalb(0.5, exponent - FRACTION_BITS) + slack[i] / scale;
             worstValue = Math.max(worstValue, Math.abs(values[i] - x) / bound); // NaN stays
             count++;
         }
     }
 
-    private double scaleRatio(final float scale, final double exact) {
-        final double slack = SLACK * exact;
+    private double scaleRatio(final float scale, final double exact, final double slack) {
         return switch (kind) {
             case F32 -> Math.abs(scale - exact) / slack;
             case POWER_OF_TWO -> {

@@ -5,6 +5,8 @@ import io.hopper4j.HostTensor;
 import io.hopper4j.Scaled;
 import io.hopper4j.Scaling;
 import io.hopper4j.internal.codec.Bf16;
+import io.hopper4j.quant.ScaleKind;
+import java.lang.foreign.Arena;
 import java.util.stream.IntStream;
 import java.util.stream.LongStream;
 import org.jspecify.annotations.Nullable;
@@ -75,6 +77,26 @@ public final class BlockScaledProduct {
                 });
                 tile(out, top, height, left, width).setFloats(result);
             }
+        }
+    }
+
+    /**
+     * Computes the whole product, rounds it to F32 and quantises it.
+     *
+     * @param a as in {@link #multiply(Scaled, Scaled, HostTensor, HostTensor)}
+     * @param b likewise
+     * @param out {@code [M, N]} E4M3 with scales {@code [M, ceil(N/128)]}; overwritten
+     * @param kind F32 or power-of-two scales
+     */
+    public static void multiply(
+            final Scaled<HostTensor> a,
+            final Scaled<HostTensor> b,
+            final Scaled<HostTensor> out,
+            final ScaleKind kind) {
+        try (Arena arena = Arena.ofConfined()) {
+            final HostTensor sums = HostTensor.allocate(arena, DType.F32, a.rows(), b.rows());
+            multiply(a, b, null, sums);
+            BlockQuantization.quantize(sums, out, kind);
         }
     }
 

@@ -26,6 +26,17 @@ final class HostGemm extends HostPlan<GemmSpec> implements GemmPlan<HostTensor> 
         return launch;
     }
 
+    @Override
+    public GemmLaunch<HostTensor> bind(
+            final Scaled<HostTensor> a,
+            final Scaled<HostTensor> b,
+            final Scaled<HostTensor> out,
+            final @Nullable HostTensor workspace) {
+        final Bound launch = new Bound();
+        launch.rebind(a, b, out, workspace);
+        return launch;
+    }
+
     private final class Bound extends HostLaunch implements GemmLaunch<HostTensor> {
         @Override
         public void rebind(
@@ -40,6 +51,20 @@ final class HostGemm extends HostPlan<GemmSpec> implements GemmPlan<HostTensor> 
                     m,
                     rows -> BlockScaledProduct.multiply(
                             Parts.firstRows(a, rows), b, Parts.firstRowsIfAny(c, rows), Parts.firstRows(out, rows)));
+        }
+
+        @Override
+        public void rebind(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final Scaled<HostTensor> out,
+                final @Nullable HostTensor workspace) {
+            final long m = Operands.check(spec(), a, b, out);
+            Operands.checkWorkspace("gemm", Operands.specOf(workspace), workspaceBytes());
+            bindTo(
+                    m,
+                    rows -> BlockScaledProduct.multiply(
+                            Parts.firstRows(a, rows), b, Parts.firstRows(out, rows), spec().outScaleKind()));
         }
     }
 }

@@ -6,6 +6,7 @@ import io.hopper4j.Scaled;
 import io.hopper4j.Scaling;
 import io.hopper4j.TensorSpec;
 import io.hopper4j.gemm.GemmTolerance;
+import io.hopper4j.quant.QuantizeTolerance;
 import io.hopper4j.quant.ScaleKind;
 import java.lang.foreign.Arena;
 import java.util.Arrays;
@@ -72,6 +73,12 @@ final class Expected {
         return out;
     }
 
+    /** An element of an exact product. */
+    @FunctionalInterface
+    private interface Element {
+        void visit(int row, int col, double value, double magnitude);
+    }
+
     /** The exact product against an output; the first {@code rows} rows count. */
     static GemmTolerance.Result gemmError(
             final Scaled<HostTensor> a,
@@ -79,6 +86,50 @@ final class Expected {
             final @Nullable HostTensor c,
             final HostTensor out,
             final long rows) {
+        final int n = Math.toIntExact(b.rows());
+        final float[] got = out.toFloats();
+        final GemmTolerance tolerance = GemmTolerance.of(out.dtype());
+        product(a, b, c, rows, (i, j, value, magnitude) -> tolerance.add(got[i * n + j], value, magnitude));
+        return tolerance.result();
+    }
+
+    /** The exact product against quantised output; the first {@code rows} rows count. */
+    static QuantizeTolerance quantizedGemmError(
+            final Scaled<HostTensor> a,
+            final Scaled<HostTensor> b,
+            final Scaled<HostTensor> out,
+            final ScaleKind kind,
+            final long rows) {
+        final int n = Math.toIntExact(b.rows());
+        final GemmTolerance sums = GemmTolerance.of(DType.F32);
+        final double[] exact = new double[Math.toIntExact(rows * n)];
+        final double[] slack = new double[exact.length];
+        product(a, b, null, rows, (i, j, value, magnitude) -> {
+            exact[i * n + j] = value;
+            slack[i * n + j] = sums.bound(value, magnitude);
+        });
+        final float[] got = out.values().toFloats();
+        final QuantizeTolerance tolerance = new QuantizeTolerance(kind);
+        for (int i = 0; i < rows; i++) {
+            for (int j = 0; j < n; j += 128) {
+                final int from = i * n + j;
+                final int to = i * n + Math.min(j + 128, n);
+                tolerance.add(
+                        Arrays.copyOfRange(got, from, to),
+                        out.scales().getFloat(i, j / 128),
+                        Arrays.copyOfRange(exact, from, to),
+                        Arrays.copyOfRange(slack, from, to));
+            }
+        }
+        return tolerance;
+    }
+
+    private static void product(
+            final Scaled<HostTensor> a,
+            final Scaled<HostTensor> b,
+            final @Nullable HostTensor c,
+            final long rows,
+            final Element element) {
         final int k = Math.toIntExact(a.cols());
         final int n = Math.toIntExact(b.rows());
         final int blocks = Math.ceilDiv(k, 128);
@@ -87,8 +138,6 @@ final class Expected {
         final float[] as = a.scales().toFloats();
         final float[] bs = b.scales().toFloats();
         final float[] cv = c == null ? new float[0] : c.toFloats();
-        final float[] got = out.toFloats();
-        final GemmTolerance tolerance = GemmTolerance.of(out.dtype());
         for (int i = 0; i < rows; i++) {
             for (int j = 0; j < n; j++) {
                 double sum = c == null ? 0 : cv[i * n + j];
@@ -101,10 +150,9 @@ final class Expected {
                         magnitude += Math.abs(product);
                     }
                 }
-                tolerance.add(got[i * n + j], sum, magnitude);
+                element.visit(i, j, sum, magnitude);
             }
         }
-        return tolerance.result();
     }
 
     /** The exact product of two matrices with 1x128 scales against an output. */

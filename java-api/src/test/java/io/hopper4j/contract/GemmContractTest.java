@@ -20,6 +20,7 @@ import io.hopper4j.gemm.GemmLaunch;
 import io.hopper4j.gemm.GemmPlan;
 import io.hopper4j.gemm.GemmSpec;
 import io.hopper4j.gemm.GemmTolerance;
+import io.hopper4j.quant.QuantizeTolerance;
 import io.hopper4j.quant.ScaleKind;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -145,6 +146,74 @@ abstract class GemmContractTest<T extends Tensor> {
         for (final float gap :
                 backend.get(backend.slice(wide, 1, x.n, x.n + x.padding)).toFloats()) {
             assertThat(gap).as("between the rows of the output").isNaN();
+        }
+    }
+
+    /** The seed is part of a case's name. */
+    record QuantizedCase(int m, int n, int k, ScaleKind kind, int padding, long seed) {}
+
+    static Stream<QuantizedCase> quantizedCases() {
+        final List<QuantizedCase> cases = new ArrayList<>();
+        final SplittableRandom random = new SplittableRandom(SEED);
+        for (final int m : new int[] {1, 64, 129}) {
+            for (final int n : new int[] {8, 128, 200, 576}) {
+                final ScaleKind kind = random.nextBoolean() ? ScaleKind.F32 : ScaleKind.POWER_OF_TWO;
+                cases.add(new QuantizedCase(m, n, 16 * random.nextInt(1, 40), kind, 16, random.nextLong()));
+            }
+        }
+        cases.add(new QuantizedCase(70, 256, 2048, ScaleKind.F32, 0, random.nextLong()));
+        cases.add(new QuantizedCase(300, 136, 144, ScaleKind.POWER_OF_TWO, 0, random.nextLong()));
+        return cases.stream();
+    }
+
+    @ParameterizedTest
+    @MethodSource("quantizedCases")
+    void shouldQuantizeItsOutput(final QuantizedCase x) {
+        final Scaled<HostTensor> a = a(x.m, x.k, x.seed);
+        final Scaled<HostTensor> b = b(x.n, x.k, x.seed);
+        final int stride = (x.n + 15) / 16 * 16 + x.padding;
+        final T wide = backend.filled(TensorSpec.packed(DType.F8_E4M3, x.m, stride), 3);
+        final T scales = backend.filled(Scaled.activationScaleSpec(x.m, x.n), 7);
+        final Scaled<T> out = Scaled.activation(backend.slice(wide, 1, 0, x.n), scales);
+        final int some = x.m / 2;
+        try (GemmPlan<T> plan =
+                        backend.kernels().plan(GemmSpec.of(x.m, x.n, x.k).withQuantizedOut(x.kind));
+                GemmLaunch<T> launch = plan.bind(backend.put(a), backend.put(b), out, null)) {
+            launch.launch(backend.stream(), some);
+            assertThat(backend.get(backend.slice(wide, 0, some, x.m)).toFloats())
+                    .as("rows not in use")
+                    .containsOnly(3f);
+            assertThat(backend.get(backend.slice(scales, 0, some, x.m)).toFloats())
+                    .as("rows not in use")
+                    .containsOnly(7f);
+            launch.launch(backend.stream());
+        }
+        final QuantizeTolerance error = Expected.quantizedGemmError(a, b, backend.get(out), x.kind, x.m);
+        assertThat(error.worstValueRatio()).as("values by bound").isLessThanOrEqualTo(1);
+        assertThat(error.worstScaleRatio()).as("scales by bound").isLessThanOrEqualTo(1);
+        assertThat(error.count()).isEqualTo((long) x.m * x.n);
+        assertThat(backend.get(backend.slice(wide, 1, x.n, stride)).toFloats())
+                .as("between the rows of the output")
+                .containsOnly(3f);
+    }
+
+    /** What one product writes, the next reads as its A. */
+    @Test
+    void shouldChainThroughQuantizedOutput() {
+        final Scaled<HostTensor> b = b(256, 384, 11);
+        final Scaled<HostTensor> next = b(72, 256, 12);
+        final Scaled<T> between = backend.put(a(65, 256, 13));
+        final T out = output(DType.F32, 65, 72);
+        final Scaled<T> first = backend.put(a(65, 384, 11));
+        final Scaled<T> other = backend.put(a(65, 384, 14));
+        try (GemmPlan<T> plan = backend.kernels().plan(GemmSpec.of(65, 256, 384).withQuantizedOut(ScaleKind.F32));
+                GemmLaunch<T> launch = plan.bind(first, backend.put(b), between, null)) {
+            for (final Scaled<T> a : List.of(first, other)) {
+                launch.rebind(a, backend.put(b), between, null);
+                launch.launch(backend.stream());
+                backend.kernels().gemm(between, backend.put(next), out, backend.stream());
+                assertWithinBounds(Expected.gemmError(backend.get(between), next, null, backend.get(out), 65));
+            }
         }
     }
 
@@ -337,6 +406,24 @@ abstract class GemmContractTest<T extends Tensor> {
                         1, 16
                     })))
                     .withMessage("gemm: out: got strides [1,16], need [ld,1] with ld at least 136, a multiple of 8");
+            final Scaled<T> wide = backend.put(a(16, 144, 9));
+            final Scaled<T> quantized = Scaled.activation(backend.slice(wide.values(), 1, 0, 136), wide.scales());
+            assertThatIllegalArgumentException()
+                    .isThrownBy(() -> plan.bind(a, b, quantized, null))
+                    .withMessage("gemm: out: got values and scales, need one tensor, as the spec's output is BF16");
+            try (GemmPlan<T> quantizing =
+                    backend.kernels().plan(GemmSpec.of(16, 136, 256).withQuantizedOut(ScaleKind.F32))) {
+                refused(quantizing, a, b, out)
+                        .withMessage(
+                                "gemm: out: got BF16 [16,136], need values and scales, as the spec's output is quantised");
+                assertThatIllegalArgumentException()
+                        .isThrownBy(() -> quantizing.bind(a, b, a, null))
+                        .withMessage("gemm: out.values: got shape [16,256], need [16,136]");
+                assertThatIllegalArgumentException()
+                        .isThrownBy(() -> quantizing.bind(a, b, b, null))
+                        .withMessage("gemm: out.scaling: got 128x128, need 1x128");
+                quantizing.bind(a, b, quantized, null).close();
+            }
             assertThatIllegalArgumentException()
                     .isThrownBy(() -> plan.bind(a, b, out, out, null))
                     .withMessage("gemm: c: got BF16 [16,136], need null, as the spec does not accumulate");
@@ -363,7 +450,7 @@ abstract class GemmContractTest<T extends Tensor> {
         final Support.Unsupported expected = new Support.Unsupported(List.of(
                 new Support.Reason("gemm: n", "12", "a multiple of 8"),
                 new Support.Reason("gemm: k", "120", "a multiple of 16"),
-                new Support.Reason("gemm: out", "dtype F16", "BF16 or F32"),
+                new Support.Reason("gemm: out", "dtype F16", "BF16, F32 or F8_E4M3"),
                 new Support.Reason("gemm: a.scaling", "128x128", "1x128"),
                 new Support.Reason("gemm: b.scaling", "per tensor", "128x128")));
         assertThat(backend.kernels().support(spec)).isEqualTo(expected);
@@ -372,6 +459,10 @@ abstract class GemmContractTest<T extends Tensor> {
                 .satisfies(e -> assertThat(e.reasons()).isEqualTo(expected.reasons()))
                 .withMessageStartingWith(
                         "gemm: n: got 12, need a multiple of 8; gemm: k: got 120, need a multiple of 16");
+        assertThat(backend.kernels()
+                        .support(GemmSpec.of(1, 8, 16).withAccumulate(true).withQuantizedOut(ScaleKind.F32)))
+                .isEqualTo(new Support.Unsupported(
+                        List.of(new Support.Reason("gemm: accumulate", "true", "false, as the output is F8_E4M3"))));
         assertThat(backend.kernels().support(GemmSpec.of(0, 8, 16)).isSupported())
                 .isTrue();
     }

@@ -105,6 +105,16 @@ final class NaiveKernels extends ForwardingKernels<HostTensor> {
             return new NaiveLaunch(checked.bind(a, b, c, out, workspace), a, b, c, out);
         }
 
+        /** Quantised output is left to the reference. */
+        @Override
+        public GemmLaunch<HostTensor> bind(
+                final Scaled<HostTensor> a,
+                final Scaled<HostTensor> b,
+                final Scaled<HostTensor> out,
+                final @Nullable HostTensor workspace) {
+            return checked.bind(a, b, out, workspace);
+        }
+
         @Override
         public void close() {
             checked.close();
@@ -143,6 +153,16 @@ final class NaiveKernels extends ForwardingKernels<HostTensor> {
             b = newB;
             c = newC;
             out = newOut;
+        }
+
+        /** Refused: launches of quantised output are not of this class. */
+        @Override
+        public void rebind(
+                final Scaled<HostTensor> newA,
+                final Scaled<HostTensor> newB,
+                final Scaled<HostTensor> newOut,
+                final @Nullable HostTensor workspace) {
+            checked.rebind(newA, newB, newOut, workspace);
         }
 
         @Override

@@ -51,6 +51,6 @@ final class QuantizeToleranceTest {
     void refusesBlocksOfTwoSizes() {
         assertThatIllegalArgumentException()
                 .isThrownBy(() -> new QuantizeTolerance(ScaleKind.F32).add(new float[1], 1, new double[2]))
-                .withMessage("quantize: tolerance: got 1 values, need 2");
+                .withMessage("quantize: tolerance: got 1 values and 2 slacks, need 2");
     }
 }

@@ -2,6 +2,7 @@ package io.hopper4j.internal.cuda;
 
 import io.hopper4j.DeviceTensor;
 import io.hopper4j.Scaled;
+import io.hopper4j.Scaling;
 import io.hopper4j.bindings.h4j_gemm_args;
 import io.hopper4j.bindings.h4j_gemm_spec;
 import io.hopper4j.bindings.hopper4j_h;
@@ -31,19 +32,39 @@ final class CudaGemm {
         h4j_gemm_spec.k(s, spec.k());
         h4j_gemm_spec.batch_invariant(s, spec.batchInvariant() ? 1 : 0);
         h4j_gemm_spec.constant_b(s, spec.constantB() ? 1 : 0);
+        h4j_gemm_spec.out_scale_kind(s, spec.outScaleKind().code());
         return hopper4j_h.h4j_gemm_plan(device, s, call.output(), call.error());
     }
 
-    /** The operands of a launch. */
+    /** The operands of a launch; {@code outScales} are those of quantised output. */
     private record Tensors(
             Scaled<DeviceTensor> a,
             Scaled<DeviceTensor> b,
             @Nullable DeviceTensor c,
             DeviceTensor out,
+            @Nullable DeviceTensor outScales,
             @Nullable DeviceTensor workspace) {
-        void check(final CudaGemm.Planned plan) {
+        static Tensors checked(
+                final CudaGemm.Planned plan,
+                final Scaled<DeviceTensor> a,
+                final Scaled<DeviceTensor> b,
+                final @Nullable DeviceTensor c,
+                final DeviceTensor out,
+                final @Nullable DeviceTensor workspace) {
             Operands.check(plan.spec(), a, b, Operands.specOf(c), out.spec());
             Operands.checkWorkspace("gemm", Operands.specOf(workspace), plan.workspaceBytes());
+            return new Tensors(a, b, c, out, null, workspace);
+        }
+
+        static Tensors checked(
+                final CudaGemm.Planned plan,
+                final Scaled<DeviceTensor> a,
+                final Scaled<DeviceTensor> b,
+                final Scaled<DeviceTensor> out,
+                final @Nullable DeviceTensor workspace) {
+            Operands.check(plan.spec(), a, b, out);
+            Operands.checkWorkspace("gemm", Operands.specOf(workspace), plan.workspaceBytes());
+            return new Tensors(a, b, null, out.values(), out.scales(), workspace);
         }
 
         MemorySegment args(final GemmSpec spec, final Binding binding, final Call call) {
@@ -62,8 +83,12 @@ final class CudaGemm {
                 h4j_gemm_args.c(args, binding.address("c", c, TMA));
                 h4j_gemm_args.c_ld(args, Operands.rowStride(c.spec(), outUnit));
             }
-            h4j_gemm_args.d(args, binding.address("out", out, TMA));
+            h4j_gemm_args.d(args, binding.address(outScales == null ? "out" : "out.values", out, TMA));
             h4j_gemm_args.d_ld(args, Operands.rowStride(out.spec(), outUnit));
+            if (outScales != null) {
+                h4j_gemm_args.d_scales(args, binding.address("out.scales", outScales, TMA));
+                h4j_gemm_args.d_scales_ld(args, Operands.scaleStride(outScales.spec(), Scaling.ACTIVATION_1X128));
+            }
             if (workspace != null) {
                 h4j_gemm_args.workspace(args, binding.address("workspace", workspace, WORKSPACE));
                 h4j_gemm_args.workspace_bytes(args, workspace.spec().elements());
@@ -84,8 +109,19 @@ final class CudaGemm {
                 final @Nullable DeviceTensor c,
                 final DeviceTensor out,
                 final @Nullable DeviceTensor workspace) {
-            final Tensors tensors = new Tensors(a, b, c, out, workspace);
-            tensors.check(this);
+            return bind(Tensors.checked(this, a, b, c, out, workspace));
+        }
+
+        @Override
+        public GemmLaunch<DeviceTensor> bind(
+                final Scaled<DeviceTensor> a,
+                final Scaled<DeviceTensor> b,
+                final Scaled<DeviceTensor> out,
+                final @Nullable DeviceTensor workspace) {
+            return bind(Tensors.checked(this, a, b, out, workspace));
+        }
+
+        private GemmLaunch<DeviceTensor> bind(final Tensors tensors) {
             return CudaLaunch.bind(
                     this,
                     spec().operation(),
@@ -106,8 +142,19 @@ final class CudaGemm {
                     final @Nullable DeviceTensor c,
                     final DeviceTensor out,
                     final @Nullable DeviceTensor workspace) {
-                final Tensors tensors = new Tensors(a, b, c, out, workspace);
-                tensors.check(Planned.this);
+                rebind(Tensors.checked(Planned.this, a, b, c, out, workspace));
+            }
+
+            @Override
+            public void rebind(
+                    final Scaled<DeviceTensor> a,
+                    final Scaled<DeviceTensor> b,
+                    final Scaled<DeviceTensor> out,
+                    final @Nullable DeviceTensor workspace) {
+                rebind(Tensors.checked(Planned.this, a, b, out, workspace));
+            }
+
+            private void rebind(final Tensors tensors) {
                 rebind(hopper4j_h::h4j_gemm_rebind, (binding, call) -> tensors.args(spec(), binding, call));
             }
         }
