@@ -286,7 +286,7 @@ typedef struct h4j_gemm_spec {
   int32_t accumulate;  /* 1: C is added; 0 with H4J_F8_E4M3 */
   int32_t sm_budget;   /* at most so many SMs, 0: all */
   int64_t max_m;       /* >= 0 */
-  int64_t n;           /* a multiple of 8, >= 8 */
+  int64_t n;           /* a multiple of 8, >= 8; with H4J_F8_E4M3 a multiple of 16 */
   int64_t k;           /* a multiple of 16, >= 16 */
   /* 1: the bits of a row of D depend on nothing but that row of A (and C), B and the scales: not on M, on the row's place or on other rows. The same
    * for every max_m, sm_budget and device. */

@@ -80,6 +80,8 @@ int usable_sms(const char* operation, const h4j_device_info& device, int32_t sm_
 
 void require_address(const char* operation, const char* argument, uint64_t address, int64_t alignment) {
   if (address == 0) invalid(operation, argument, "0", "a device address");
+  if (address >= kAddressEnd)
+    invalid(operation, argument, format("0x%llx", static_cast<unsigned long long>(address)), "a device address, below 2^57");
   if (address % static_cast<uint64_t>(alignment) != 0) {
     invalid(operation, argument, format("0x%llx", static_cast<unsigned long long>(address)),
             format("a multiple of %lld bytes", static_cast<long long>(alignment)));

@@ -107,6 +107,7 @@ int usable_sms(const char* operation, const h4j_device_info& device, int32_t sm_
 int streaming_grid(int64_t work, int32_t sm_budget, int64_t resident);
 
 // Shared checks of binding. `extent` elements, addresses in bytes.
+inline constexpr uint64_t kAddressEnd = uint64_t{1} << 57;  // Hopper's virtual addresses have 57 bits
 void require_address(const char* operation, const char* argument, uint64_t address, int64_t alignment);
 void require_range(const char* operation, const char* argument, int64_t value, int64_t low, int64_t high);
 void require_multiple(const char* operation, const char* argument, int64_t value, int64_t factor);

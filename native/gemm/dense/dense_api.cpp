@@ -28,7 +28,7 @@ struct Plan final : h4j_plan {
     require_range(kOperation, "constant_b", spec.constant_b, 0, 1);
     require_range(kOperation, "max_m", spec.max_m, 0, kMaxExtent);
     require_range(kOperation, "n", spec.n, 8, kMaxExtent);
-    require_multiple(kOperation, "n", spec.n, 8);
+    require_multiple(kOperation, "n", spec.n, quantizes() ? 16 : 8);  // TMA clips stores at multiples of 16 bytes only
     require_range(kOperation, "k", spec.k, 16, kMaxExtent);
     require_multiple(kOperation, "k", spec.k, 16);
     const int64_t smallest_tiles = ceil_div(spec.max_m, 64) * ceil_div(spec.n, 16);
@@ -73,7 +73,9 @@ struct Plan final : h4j_plan {
     info.block = instance->config.threads();
     info.shared_memory = instance->shared_memory;
     std::snprintf(info.kernel, sizeof info.kernel, "%s_%s", instance_name(instance->config).c_str(),
-                  quantizes() ? "e4m3" : spec.out_dtype == H4J_BF16 ? "bf16" : "f32");
+                  quantizes()                  ? "e4m3"
+                  : spec.out_dtype == H4J_BF16 ? "bf16"
+                                               : "f32");
     std::snprintf(info.explanation, sizeof info.explanation, "%s", explain(problem, instance->config, choice).c_str());
   }
 

@@ -16,7 +16,7 @@ struct Problem {
   int out_bytes;  // of one element of D
   int sms;
   int64_t l2_bytes;
-  bool in_order = false;  // one warp group adds up all of K: every such instance gives the same bits
+  bool in_order = false;   // one warp group adds up all of K: every such instance gives the same bits
   bool quantized = false;  // D is E4M3 with scales of 128 columns
 };
 

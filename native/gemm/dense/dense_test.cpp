@@ -57,6 +57,9 @@ TEST(GemmPlan, NamesTheArgumentItRefuses) {
   spec.out_scale_kind = H4J_SCALE_POWER_OF_TWO;
   EXPECT_EQ("gemm: out_scale_kind: got H4J_SCALE_POWER_OF_TWO, need H4J_SCALE_F32, 0, as the output is not F8_E4M3", refusal(spec));
   spec.out_dtype = H4J_F8_E4M3;
+  spec.n = 136;
+  EXPECT_EQ("gemm: n: got 136, need a multiple of 16", refusal(spec));
+  spec.n = 128;
   spec.accumulate = 1;
   EXPECT_EQ("gemm: accumulate: got 1 with out_dtype F8_E4M3, need 0", refusal(spec));
   spec = spec_of(64, 128, 128);
@@ -109,7 +112,7 @@ TEST(GemmChoose, AddsUpInOneOrderWhereRowsMustNotDependOnTheirBatch) {
 
 TEST(GemmChoose, KeepsBlocksOfQuantizedOutputInOneCta) {
   for (const int64_t m : {1, 4, 64, 128, 300, 4096}) {
-    for (const int64_t n : {8, 576, 2112, 7168}) {
+    for (const int64_t n : {16, 576, 2112, 7168}) {
       for (const bool in_order : {false, true}) {
         h4j_gemm_spec spec = spec_of(m, n, 7168, H4J_F8_E4M3);
         spec.batch_invariant = in_order;
@@ -358,8 +361,14 @@ TEST_F(GemmGpu, GivesARowTheSameBitsInEveryBatch) {
 TEST_F(GemmGpu, QuantizesItsOutput) {
   std::mt19937_64 random(9);
   const auto size = [](int64_t count) { return static_cast<size_t>(count); };
-  for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{1, 8, 16}, {3, 136, 112}, {64, 576, 1040}, {65, 200, 272}, {129, 2112, 528},
-                                {257, 7168, 144}, {1000, 384, 512}, {4096, 1536, 256}}) {
+  for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{1, 16, 16},
+                                {3, 144, 112},
+                                {64, 576, 1040},
+                                {65, 208, 272},
+                                {129, 2112, 528},
+                                {257, 7168, 144},
+                                {1000, 384, 512},
+                                {4096, 1536, 256}}) {
     for (const int64_t rows : {m, m / 2}) {
       for (const int32_t kind : {H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO}) {
         SCOPED_TRACE(::testing::Message() << "m " << m << ", n " << n << ", k " << k << ", rows " << rows << ", scales " << kind);

@@ -88,7 +88,8 @@ bool allows(const Rule& rule, int64_t value) {
     case Rule::Kind::kOneOf:
       return std::find(rule.values.begin(), rule.values.end(), value) != rule.values.end();
     case Rule::Kind::kAddress:
-      return value == 0 ? rule.optional : static_cast<uint64_t>(value) % static_cast<uint64_t>(rule.multiple) == 0;
+      return value == 0 ? rule.optional
+                        : static_cast<uint64_t>(value) < kAddressEnd && static_cast<uint64_t>(value) % static_cast<uint64_t>(rule.multiple) == 0;
     case Rule::Kind::kPositiveFloat:
       return std::isfinite(as_float(value)) && (rule.optional ? as_float(value) >= 0 : as_float(value) > 0);
   }

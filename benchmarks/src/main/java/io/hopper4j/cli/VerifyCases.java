@@ -30,6 +30,7 @@ import java.util.List;
 final class VerifyCases {
     private static final long[] ROWS = {0, 1, 63, 64, 65, 129, 4097};
     private static final long[] GEMM_N = {8, 576, 2112};
+    private static final long[] QUANTIZED_N = {16, 576, 2112};
     private static final long[] GEMM_K = {16, 112, 128, 512, 7168};
     private static final long[] BF16_GEMM_K = {8, 104, 128, 7168};
     private static final long[] COLS = {8, 112, 128, 512, 576, 2112, 7168};
@@ -171,7 +172,8 @@ final class VerifyCases {
         int turn = 0;
         for (final ScaleKind kind : ScaleKind.values()) {
             for (final long m : ROWS) {
-                final GemmSpec spec = GemmSpec.of(m, GEMM_N[turn % GEMM_N.length], GEMM_K[turn % GEMM_K.length])
+                final GemmSpec spec = GemmSpec.of(
+                                m, QUANTIZED_N[turn % QUANTIZED_N.length], GEMM_K[turn % GEMM_K.length])
                         .withQuantizedOut(kind);
                 cases.add(new QuantizedGemmCase(spec, m, 0, random.next()));
                 turn++;
@@ -180,7 +182,7 @@ final class VerifyCases {
         for (int i = 0; i < RANDOM_CASES; i++) {
             final long m = random.below(700);
             final GemmSpec spec = GemmSpec.of(
-                            m + random.below(100), 8 * (1 + random.below(300)), 16 * (1 + random.below(256)))
+                            m + random.below(100), 16 * (1 + random.below(150)), 16 * (1 + random.below(256)))
                     .withQuantizedOut(pick(List.of(ScaleKind.values()), random));
             cases.add(new QuantizedGemmCase(spec, m, gap(random), random.next()));
         }

@@ -199,23 +199,23 @@ final class VerifyCasesTest {
 
     @Test
     void seesAWrongQuantizedElementAndAWrongScale() {
-        final GemmSpec spec = GemmSpec.of(5, 136, 272).withQuantizedOut(ScaleKind.F32);
+        final GemmSpec spec = GemmSpec.of(5, 144, 272).withQuantizedOut(ScaleKind.F32);
         try (Arena arena = Arena.ofConfined()) {
             final SplitMix64 random = new SplitMix64(3);
             final var a = HostData.randomQuantized(arena, random, spec.aScaling(), 5, 272);
-            final var b = HostData.randomQuantized(arena, random, spec.bScaling(), 136, 272);
-            final var out = HostData.quantized(arena, Scaling.ACTIVATION_1X128, 5, 136);
+            final var b = HostData.randomQuantized(arena, random, spec.bScaling(), 144, 272);
+            final var out = HostData.quantized(arena, Scaling.ACTIVATION_1X128, 5, 144);
             final var exact = BlockScaledProduct.sample(
                     a,
                     b,
                     null,
                     LongStream.range(0, 5).toArray(),
-                    LongStream.range(0, 136).toArray());
+                    LongStream.range(0, 144).toArray());
             BlockScaledProduct.multiply(a, b, out, ScaleKind.F32);
             final QuantizeTolerance right = new QuantizeTolerance(ScaleKind.F32);
             QuantizedGemmCase.add(right, exact, out);
             assertThat(right.withinBounds()).isTrue();
-            assertThat(right.count()).isEqualTo(5 * 136);
+            assertThat(right.count()).isEqualTo(5 * 144);
 
             int largest = 128; // of the last block: it is 448 or -448
             while (Math.abs(out.values().getFloat(3, largest)) != 448) {

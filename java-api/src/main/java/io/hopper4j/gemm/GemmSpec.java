@@ -22,7 +22,7 @@ import java.util.Objects;
  * <p>With {@link #withQuantizedOut} D is E4M3 with fresh 1x128 scales, as A of a product behind this one: the F32 sums are quantised as
  * {@link QuantizeSpec} says, without being rounded to another type before.
  *
- * <p>Every M from 0 to {@code maxM} can be run; N must be a multiple of 8 and K a multiple of 16, which need not be a multiple of 128.
+ * <p>Every M from 0 to {@code maxM} can be run; N must be a multiple of 8, or of 16 with quantised output, and K a multiple of 16, which need not be a multiple of 128.
  *
  * @param maxM rows of A and D that tensors have; a launch may use fewer
  * @param n rows of B, columns of D

@@ -31,7 +31,8 @@ public final class Operands {
     /** {@return every need of the kernels that a spec does not meet} */
     public static List<Reason> unmetNeeds(final GemmSpec spec) {
         final List<Reason> reasons = new ArrayList<>();
-        need(reasons, spec.n() % 8 == 0, "gemm: n", spec.n(), "a multiple of 8");
+        final int unit = spec.quantizedOut() ? 16 : 8;
+        need(reasons, spec.n() % unit == 0, "gemm: n", spec.n(), "a multiple of " + unit);
         need(reasons, spec.k() % 16 == 0, "gemm: k", spec.k(), "a multiple of 16");
         need(
                 reasons,
