@@ -276,17 +276,32 @@ def paged_attention(q, tokens, tokens_in_use, causal, window, sink, scale):
     return out, lse
 
 
-def decode():
-    """One cache of 256 slots read with several page sizes; a case is page size, causal, window, sink, ragged."""
+def fp8_cache(values, scales_per_token):
+    """656-byte tokens: 512 E4M3, four F32 scales of 128 values each or one scale and zeros, 64 BF16; and what they stand for."""
+    latent = values[:, :VALUE_DIM].float().view(len(values), scales_per_token, -1)
+    scales = (latent.abs().amax(dim=-1, keepdim=True) / E4M3_MAX).float()
+    codes = (latent / scales).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
+    rope = values[:, VALUE_DIM:].contiguous()
+    padded = torch.zeros(len(values), 4)
+    padded[:, :scales_per_token] = scales[:, :, 0]
+    stored = torch.cat([codes.view(len(values), -1).view(torch.uint8), padded.view(torch.uint8), rope.view(torch.uint8)], dim=1)
+    return stored, torch.cat([(codes.float() * scales).view(len(values), -1).to(torch.bfloat16), rope], dim=1)
+
+
+def decode(scales_per_token=0, page_sizes=(1, 16, 64)):
+    """One cache of 256 slots read with several page sizes, BF16 or FP8; a case is page size, causal, window, sink, ragged."""
     generator = torch.Generator().manual_seed(22)
     scale = torch.tensor([192**-0.5 * (0.1 * math.log(40) + 1) ** 2], dtype=torch.float64).float()
     slots, heads, s_q, lengths = 256, 3, 2, [0, 1, 63, 66]
     q = torch.randn(len(lengths), s_q, heads, TOKEN_DIM, generator=generator).to(torch.bfloat16)
     cache = (torch.randn(slots, TOKEN_DIM, generator=generator) * 0.1).to(torch.bfloat16)
+    stored = cache
+    if scales_per_token:
+        stored, cache = fp8_cache(cache, scales_per_token)
     sink = torch.randn(heads, generator=generator)
-    tensors = {"q": q, "cache": cache, "sink": sink, "scale": scale, "lengths": torch.tensor(lengths, dtype=torch.int32),
+    tensors = {"q": q, "cache": stored, "sink": sink, "scale": scale, "lengths": torch.tensor(lengths, dtype=torch.int32),
                "q_tokens": torch.tensor([2, 1, 0, 2], dtype=torch.int32)}
-    for page_size in (1, 16, 64):
+    for page_size in page_sizes:
         width = -(-max(lengths) // page_size)
         table = torch.full((len(lengths), width), 2147480000, dtype=torch.int32)
         order = torch.randperm(slots // page_size, generator=generator).tolist()
@@ -450,6 +465,8 @@ FILES = {
     "latent_attention": latent_attention,
     "latent_cache": latent_cache,
     "mla_decode": decode,
+    "mla_decode_fp8_blocks": lambda: decode(4, (16,)),
+    "mla_decode_fp8_token": lambda: decode(1, (16,)),
     "moe_gate": gate,
     "expert_layer": expert_layer,
 }

@@ -36,7 +36,6 @@ struct Plan final : h4j_plan {
     require_range(kOperation, "max_length", spec.max_length, 0, INT32_MAX / 2);
     require_range(kOperation, "pages", spec.pages, 1, INT32_MAX);
     require_range(kOperation, "cache_format", spec.cache_format, H4J_MLA_CACHE_BF16, H4J_MLA_CACHE_FP8_TOKEN);
-    if (spec.cache_format != H4J_MLA_CACHE_BF16) fail(H4J_UNSUPPORTED, kOperation, "cache_format", format("%d", spec.cache_format), "0, BF16");
     if (decode_shared_memory() > device.shared_memory_per_block) {
       fail(H4J_UNSUPPORTED, kOperation, "device.shared_memory_per_block", format("%d", device.shared_memory_per_block),
            format("at least %d", decode_shared_memory()));
@@ -44,28 +43,35 @@ struct Plan final : h4j_plan {
     row_tiles = static_cast<int>(ceil_div(int64_t{spec.s_q} * spec.heads, kRows));
     const int sms = usable_sms(kOperation, device, spec.sm_budget);
     layout = {std::max(sms / row_tiles, 1), static_cast<int>(spec.max_batch)};
+    const Source source = fp8() ? Source::kFp8 : spec.page_size < kSmallestBox ? Source::kTokens : Source::kBoxes;
+    instance = &find_instance(source);
     info.grid = layout.parts * row_tiles;
     info.block = kThreads;
     info.shared_memory = decode_shared_memory();
     info.workspace_bytes = lse_bytes() + layout.max_splits() * row_tiles * kRows * kValueDim * 4;
     info.schedule_bytes = round_up(layout.size() * 4, 256);
-    std::snprintf(info.kernel, sizeof info.kernel, "mla_decode_bf16_64x64");
+    std::snprintf(info.kernel, sizeof info.kernel, "%s", instance->name);
     std::snprintf(info.explanation, sizeof info.explanation,
-                  "%d query rows in %d tiles of %d, %d parts of the cached blocks on %d SMs; partial results merged by a second kernel",
+                  "%d query rows in %d tiles of %d, %d parts of the cached blocks on %d SMs; partial results merged by a "
+                  "second kernel",
                   spec.s_q * spec.heads, row_tiles, kRows, layout.parts, sms);
   }
 
+  bool fp8() const { return spec.cache_format != H4J_MLA_CACHE_BF16; }
   int64_t lse_bytes() const { return round_up(layout.max_splits() * row_tiles * kRows * 4, 256); }
 
   h4j_mla_decode_spec spec;
   int row_tiles;
   ScheduleLayout layout;
+  const Instance* instance;
 };
 
 struct ScheduleLaunch final : h4j_launch {
   ScheduleLaunch(const Plan& made_from, const h4j_device& opened, const h4j_mla_schedule_args& args)
       : h4j_launch(kScheduleOperation, opened), plan(made_from), kernel(schedule_stub(), opened, 0) {
     max_rows = plan.spec.max_batch;
+    params.bad_length = fault_site(opened, kScheduleOperation, "lengths");
+    params.bad_q_tokens = fault_site(opened, kScheduleOperation, "q_tokens");
     rebind(args);
   }
 
@@ -113,20 +119,26 @@ CUtensorMap describe(uint64_t address, int64_t slabs, int64_t rows, int64_t ld, 
 
 struct DecodeLaunch final : h4j_launch {
   DecodeLaunch(const Plan& made_from, const h4j_device& opened, const h4j_mla_decode_args& args)
-      : h4j_launch(kOperation, opened), plan(made_from), decode(decode_stub(), opened, decode_shared_memory()), combine(combine_stub(), opened, 0) {
+      : h4j_launch(kOperation, opened),
+        plan(made_from),
+        decode(plan.instance->stub, opened, decode_shared_memory()),
+        combine(combine_stub(), opened, 0) {
     max_rows = plan.spec.max_batch;
+    params.bad_page = fault_site(opened, kOperation, "block_table");
     rebind(args);
   }
 
   void rebind(const h4j_mla_decode_args& args) {
     const h4j_mla_decode_spec& spec = plan.spec;
     require_ld(kOperation, "q_ld", args.q_ld, kTokenDim, 8);
-    require_range(kOperation, "q_ld", args.q_ld, kTokenDim, kMaxStride / (spec.s_q * spec.heads));
-    require_ld(kOperation, "cache_ld", args.cache_ld, kTokenDim, 8);
-    require_range(kOperation, "cache_ld", args.cache_ld, kTokenDim, kMaxStride / spec.page_size);
-    if (args.cache_page_ld < spec.page_size * args.cache_ld || args.cache_page_ld % 8 != 0 || args.cache_page_ld > kMaxStride) {
-      invalid(kOperation, "cache_page_ld", format("%lld", static_cast<long long>(args.cache_page_ld)),
-              format("a multiple of 8, at least page_size * cache_ld = %lld, below 2^39", static_cast<long long>(spec.page_size * args.cache_ld)));
+    const int unit = plan.fp8() ? 16 : 8;  // 16 bytes
+    const int token = plan.fp8() ? kFp8TokenBytes : kTokenDim;
+    require_ld(kOperation, "cache_ld", args.cache_ld, token, unit);
+    require_range(kOperation, "cache_ld", args.cache_ld, token, kMaxStride / spec.page_size);
+    if (args.cache_page_ld < spec.page_size * args.cache_ld || args.cache_page_ld % unit != 0 || args.cache_page_ld > kMaxStride) {
+      invalid(
+          kOperation, "cache_page_ld", format("%lld", static_cast<long long>(args.cache_page_ld)),
+          format("a multiple of %d, at least page_size * cache_ld = %lld, below 2^39", unit, static_cast<long long>(spec.page_size * args.cache_ld)));
     }
     require_ld(kOperation, "block_table_ld", args.block_table_ld, ceil_div(spec.max_length, spec.page_size), 1);
     if (args.workspace_bytes < plan.info.workspace_bytes) {
@@ -149,12 +161,18 @@ struct DecodeLaunch final : h4j_launch {
     const int64_t query_rows = int64_t{spec.s_q} * spec.heads;
     Params bound{};
     bound.q = describe(args.q, spec.max_batch, query_rows, args.q_ld, query_rows * args.q_ld, kRows, "q");
-    bound.cache = describe(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, std::min(spec.page_size, kBlock), "cache");
+    if (plan.instance->source == Source::kBoxes) {
+      bound.cache = describe(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, std::min(spec.page_size, kBlock), "cache");
+    }
+    const int element = plan.fp8() ? 1 : 2;
+    bound.tokens = reinterpret_cast<const uint8_t*>(args.cache);
+    bound.page_bytes = args.cache_page_ld * element;
+    bound.token_bytes = args.cache_ld * element;
     bound.block_table = reinterpret_cast<const int32_t*>(args.block_table);
     bound.block_table_ld = args.block_table_ld;
     bound.lengths = reinterpret_cast<const int32_t*>(args.lengths);
     bound.q_tokens = reinterpret_cast<const int32_t*>(args.q_tokens);
-    bound.schedule = reinterpret_cast<const int32_t*>(args.schedule);
+    bound.schedule = reinterpret_cast<int32_t*>(args.schedule);
     bound.sink = reinterpret_cast<const float*>(args.sink);
     bound.out = reinterpret_cast<void*>(args.out);
     bound.lse = reinterpret_cast<float*>(args.lse);
@@ -168,14 +186,23 @@ struct DecodeLaunch final : h4j_launch {
     bound.window = spec.window;
     bound.causal = spec.causal;
     bound.max_length = static_cast<int32_t>(spec.max_length);
+    bound.pages = static_cast<int32_t>(spec.pages);
+    bound.scales = spec.cache_format == H4J_MLA_CACHE_FP8_BLOCKS ? 4 : 1;
+    bound.bad_page = params.bad_page;
     bound.layout = plan.layout;
     params = bound;
   }
 
   void run(CUstream stream, int64_t rows) const override {
-    decode.launch({static_cast<unsigned>(plan.info.grid), kThreads}, stream, &params);
-    const auto merged = static_cast<unsigned>(rows * plan.spec.s_q * plan.spec.heads);
-    combine.launch({.grid = merged, .block = static_cast<unsigned>(combine_threads()), .early = true}, stream, &params);
+    Params used = params;
+    used.batch = static_cast<int32_t>(rows);
+    // Few rows have many partial results each: more warps for a row then.
+    const int64_t query_rows = rows * plan.spec.s_q * plan.spec.heads;
+    used.warps_per_row = combine_warps();
+    while (used.warps_per_row > 1 && query_rows * used.warps_per_row > int64_t{kMergeWarpsPerSm} * plan.device.sm_count) used.warps_per_row /= 2;
+    decode.launch({static_cast<unsigned>(plan.info.grid), kThreads}, stream, &used);
+    const auto merging = static_cast<unsigned>(ceil_div(query_rows * used.warps_per_row, combine_warps()));
+    combine.launch({.grid = merging, .block = static_cast<unsigned>(32 * combine_warps()), .early = true}, stream, &used);
   }
 
   Plan plan;

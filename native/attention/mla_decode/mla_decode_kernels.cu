@@ -1,17 +1,25 @@
 #include "attention/mla_decode/mla_decode_kernels.h"
 
-#include "attention/mla_decode/sm90_mla_decode.cuh"
+#include <algorithm>
+#include <iterator>
+
+#include "attention/mla_decode/sm90_mla_combine.cuh"
 #include "attention/mla_decode/sm90_mla_schedule.cuh"
 
 namespace h4j::mla {
 
-static_assert(sizeof(SharedStorage) <= 232448, "Q, two blocks of the cache and the exchange of the groups must fit the shared memory of a CTA");
+const Instance& find_instance(Source source) {
+  static const Instance instances[] = {
+#define H4J_MLA_DECODE_INSTANCE(name, source) {#name, Source::source, name##_stub()},
+#include "attention/mla_decode/instances.def"
+#undef H4J_MLA_DECODE_INSTANCE
+  };
+  return *std::find_if(std::begin(instances), std::end(instances), [&](const Instance& instance) { return instance.source == source; });
+}
 
 const void* schedule_stub() { return reinterpret_cast<const void*>(&schedule_kernel); }
-const void* decode_stub() { return reinterpret_cast<const void*>(&decode_kernel); }
 const void* combine_stub() { return reinterpret_cast<const void*>(&combine_kernel); }
-int decode_shared_memory() { return sizeof(SharedStorage); }
 int schedule_threads() { return kScheduleThreads; }
-int combine_threads() { return kCombineThreads; }
+int combine_warps() { return kCombineWarps; }
 
 }  // namespace h4j::mla

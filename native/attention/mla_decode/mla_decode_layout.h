@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "runtime/fault.h"
+
 namespace h4j::mla {
 
 inline constexpr int kTokenDim = 576;  // latent (also the value) and rope part of a cached token
@@ -19,6 +21,13 @@ inline constexpr int kThreads = 3 * 128;  // one loading and two math warp group
 inline constexpr int kChunksPerBarrier = 3;
 inline constexpr int kBarriersPerBlock = kChunks / kChunksPerBarrier;
 
+// An FP8 token: 512 E4M3 values, their scales (four, or one and zeros), 64 BF16 values of the rope part.
+inline constexpr int kFp8TokenBytes = 656;
+inline constexpr int kFp8ScalesAt = kValueDim;
+inline constexpr int kFp8RopeAt = kFp8ScalesAt + 4 * 4;
+// Where pages hold fewer BF16 tokens than this, threads fetch tokens instead of TMA boxes: the TMA unit takes 9 ns a box, 9 boxes a page.
+inline constexpr int kSmallestBox = 4;
+
 // What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances.
 inline constexpr int kRequestOverheadBlocks = 2;
 
@@ -26,19 +35,24 @@ inline constexpr int kRequestOverheadBlocks = 2;
 inline constexpr float kPartialBlocks = 2.0f * kRows * kValueDim * 4 / (kBlock * kTokenDim * 2);
 // What merging any partial results at all costs, in blocks of one part: about 6 us against 3.1 us a block (measured).
 inline constexpr float kMergeBlocks = 2.0f;
+// Warps of an SM, at most, that merging has while a row may get more than one.
+inline constexpr int kMergeWarpsPerSm = 32;
 // Shares that the schedule tries.
 inline constexpr int kShares = 6;
 
 // The schedule, int32 values in device memory, written once per decode step and read by every layer's launch:
-//   header   [8]               blocks a part (cost units), parts, batch, 0 ...
+//   header   [4]               first entry of a block table that names no page, request << 32 | column, all ones: none; blocks a part (cost units)
 //   parts    [parts][8]        first request, last request, end block of the last (counted from its first block), 0; and the stretch of the first request:
 //                              its length, query tokens, absolute first block, blocks. So a part starts loading after one read.
 //   requests [max_batch][2]    where the request's cost begins; its first partial result (prefix of splits); one more entry closes the table
+inline constexpr int kBadPageAt = 0;  // uint64
+inline constexpr int kShareAt = 2;
+
 struct ScheduleLayout {
   int parts;
   int max_batch;
 
-  constexpr int64_t parts_at() const { return 8; }
+  constexpr int64_t parts_at() const { return 4; }
   constexpr int64_t requests_at() const { return parts_at() + int64_t{8} * parts; }
   constexpr int64_t size() const { return requests_at() + int64_t{2} * (max_batch + 1); }
   // Partial results of one row tile: a part begins at most one request that it does not finish, and ends at most one.
@@ -54,17 +68,29 @@ struct ScheduleParams {
   int32_t window;      // 0: none
   int32_t max_length;  // longer lengths are cut to it
   float partial_cost;  // of a partial result, in blocks of one part
+  FaultSite bad_length;
+  FaultSite bad_q_tokens;
   ScheduleLayout layout;
+};
+
+// How tokens come into shared memory.
+enum class Source {
+  kBoxes,   // BF16 by TMA
+  kTokens,  // BF16 by threads, for the smallest pages
+  kFp8,     // E4M3 through registers, which become BF16
 };
 
 struct Params {
   CUtensorMap q;               // [batch][s_q * heads][576] BF16, box [1, 64, 64]
   CUtensorMap cache;           // [pages][page_size][576] BF16, box [1, min(page_size, 64), 64]
+  const uint8_t* tokens;       // the same for loads that are not boxes: [pages][page_size] tokens of the format
+  int64_t page_bytes;          // between pages
+  int64_t token_bytes;         // between tokens
   const int32_t* block_table;  // [batch, block_table_ld]
   int64_t block_table_ld;
   const int32_t* lengths;
   const int32_t* q_tokens;
-  const int32_t* schedule;
+  int32_t* schedule;
   const float* sink;   // [heads] or null
   void* out;           // [batch, s_q, heads, 512] BF16, packed
   float* lse;          // [batch, heads, s_q]
@@ -79,6 +105,10 @@ struct Params {
   int32_t window;
   int32_t causal;
   int32_t max_length;
+  int32_t pages;
+  int32_t scales;         // of an FP8 token: 4 or 1
+  int32_t warps_per_row;  // of the merging kernel
+  FaultSite bad_page;
   ScheduleLayout layout;
 };
 

@@ -45,6 +45,9 @@ TEST(MlaDecodePlan, NamesTheArgumentItRefuses) {
   EXPECT_EQ("mla_decode: max_batch: got 65535 with 131072 query rows each, need at most 2^31 - 1 query rows together",
             refusal(spec_of(128, 1024, 64, 65535, 64)));
   h4j_mla_decode_spec spec = spec_of(16, 1, 64, 1, 64);
+  spec.cache_format = 3;
+  EXPECT_EQ("mla_decode: cache_format: got 3, need 0..2", refusal(spec));
+  spec.cache_format = H4J_MLA_CACHE_BF16;
   spec.softmax_scale = -1.0f;
   EXPECT_EQ("mla_decode: softmax_scale: got -1, need a finite number > 0", refusal(spec));
 }
@@ -89,12 +92,39 @@ class MlaDecodeGpu : public testing::GpuTest {
     bool sink = false;
     bool ragged = false;
     int sm_budget = 0;
+    int cache_format = H4J_MLA_CACHE_BF16;
   };
+
+  // A token of normal values in the cache's format at `target`; gives its values.
+  static std::vector<float> write_token(int format, uint8_t* target, std::mt19937_64& random) {
+    std::normal_distribution<float> normal(0.0f, 0.1f);
+    std::vector<float> values(mla::kTokenDim);
+    std::vector<uint16_t> rounded(mla::kTokenDim);
+    for (size_t d = 0; d < values.size(); ++d) {
+      rounded[d] = testing::float_to_bf16(normal(random));
+      values[d] = testing::bf16_to_float(rounded[d]);
+    }
+    if (format == H4J_MLA_CACHE_BF16) {
+      std::memcpy(target, rounded.data(), rounded.size() * 2);
+      return values;
+    }
+    const bool blocks = format == H4J_MLA_CACHE_FP8_BLOCKS;
+    const auto codes = testing::random_e4m3(mla::kValueDim, random);  // of standard deviation 130
+    std::uniform_real_distribution<float> spread(0.5f, 1.5f);
+    float scales[4] = {};
+    for (int i = 0; i < (blocks ? 4 : 1); ++i) scales[i] = spread(random) * 0.1f / 130.0f;
+    for (size_t d = 0; d < mla::kValueDim; ++d)
+      values[d] = testing::bf16_to_float(testing::float_to_bf16(testing::e4m3_to_float(codes[d]) * scales[blocks ? d / 128 : 0]));
+    std::memcpy(target, codes.data(), mla::kValueDim);
+    std::memcpy(target + mla::kFp8ScalesAt, scales, sizeof scales);
+    std::memcpy(target + mla::kFp8RopeAt, rounded.data() + mla::kValueDim, (mla::kTokenDim - mla::kValueDim) * 2);
+    return values;
+  }
 
   void run(const Case& test) {
     SCOPED_TRACE(::testing::Message() << "heads " << test.heads << ", s_q " << test.s_q << ", page " << test.page_size << ", batch "
                                       << test.lengths.size() << ", causal " << test.causal << ", window " << test.window << ", sink " << test.sink
-                                      << ", ragged " << test.ragged << ", SMs " << test.sm_budget);
+                                      << ", ragged " << test.ragged << ", SMs " << test.sm_budget << ", format " << test.cache_format);
     std::mt19937_64 random(static_cast<uint64_t>(test.heads * 1000 + test.s_q * 100 + test.page_size));
     const auto size = [](int64_t count) { return static_cast<size_t>(count); };
     const auto batch = static_cast<int64_t>(test.lengths.size());
@@ -108,7 +138,10 @@ class MlaDecodeGpu : public testing::GpuTest {
     pages = std::max<int64_t>(pages, 1);
     for (int32_t page = 0; page < pages; ++page) order.push_back(page);
     std::shuffle(order.begin(), order.end(), random);
-    std::vector<uint16_t> cache(size(pages * test.page_size * mla::kTokenDim), 0x7fc0);
+    const bool fp8 = test.cache_format != H4J_MLA_CACHE_BF16;
+    const size_t token_bytes = fp8 ? mla::kFp8TokenBytes : mla::kTokenDim * 2;
+    std::vector<uint8_t> cache(size(pages * test.page_size) * token_bytes, 0xff);  // NaN in every format
+    std::vector<std::vector<float>> values(size(pages * test.page_size));
     std::vector<int32_t> table(size(batch * table_width), 2147480000);
     std::normal_distribution<float> normal(0.0f, 1.0f);
     size_t next = 0;
@@ -116,8 +149,8 @@ class MlaDecodeGpu : public testing::GpuTest {
       for (int token = 0; token < test.lengths[size(b)]; ++token) {
         int32_t& page = table[size(b * table_width + token / test.page_size)];
         if (token % test.page_size == 0) page = order[next++];
-        uint16_t* values = cache.data() + (int64_t{page} * test.page_size + token % test.page_size) * mla::kTokenDim;
-        for (int d = 0; d < mla::kTokenDim; ++d) values[d] = testing::float_to_bf16(normal(random) * 0.1f);
+        const size_t slot = size(int64_t{page} * test.page_size + token % test.page_size);
+        values[slot] = write_token(test.cache_format, cache.data() + slot * token_bytes, random);
       }
     }
     std::vector<uint16_t> q(size(batch * test.s_q * test.heads * mla::kTokenDim));
@@ -133,6 +166,7 @@ class MlaDecodeGpu : public testing::GpuTest {
     spec.window = test.window;
     spec.pages = pages;
     spec.sm_budget = test.sm_budget;
+    spec.cache_format = test.cache_format;
     h4j_plan* plan = nullptr;
     H4J_ASSERT_OK(h4j_mla_decode_plan(&info_, &spec, &plan, &error));
     h4j_plan_info info{};
@@ -148,7 +182,8 @@ class MlaDecodeGpu : public testing::GpuTest {
     h4j_mla_decode_args args{};
     args.struct_size = sizeof args;
     args.q = upload(q), args.q_ld = mla::kTokenDim;
-    args.cache = upload(cache), args.cache_ld = mla::kTokenDim, args.cache_page_ld = int64_t{test.page_size} * mla::kTokenDim;
+    args.cache = upload(cache), args.cache_ld = fp8 ? mla::kFp8TokenBytes : mla::kTokenDim;
+    args.cache_page_ld = int64_t{test.page_size} * args.cache_ld;
     args.block_table = upload(table), args.block_table_ld = table_width;
     args.lengths = schedule_args.lengths, args.q_tokens = schedule_args.q_tokens, args.schedule = schedule_args.schedule;
     args.sink = test.sink ? upload(sink) : 0;
@@ -186,12 +221,12 @@ class MlaDecodeGpu : public testing::GpuTest {
           double largest = -INFINITY;
           const auto token_at = [&](int token) {
             const int32_t page = table[size(b * table_width + token / test.page_size)];
-            return cache.data() + (int64_t{page} * test.page_size + token % test.page_size) * mla::kTokenDim;
+            return values[size(int64_t{page} * test.page_size + token % test.page_size)].data();
           };
           for (int token = start; token < limit; ++token) {
             double score = 0;
             for (int d = 0; d < mla::kTokenDim; ++d) {
-              score += double(testing::bf16_to_float(q[size(row * mla::kTokenDim + d)])) * double(testing::bf16_to_float(token_at(token)[d]));
+              score += double(testing::bf16_to_float(q[size(row * mla::kTokenDim + d)])) * double(token_at(token)[d]);
             }
             scores.push_back(score * double(spec.softmax_scale));
             largest = std::max(largest, scores.back());
@@ -205,7 +240,7 @@ class MlaDecodeGpu : public testing::GpuTest {
             const double total = sum + (test.sink ? std::exp(double(sink[size(h)]) - largest) : 0.0);
             for (size_t i = 0; i < scores.size(); ++i) {
               for (int d = 0; d < mla::kValueDim; ++d) {
-                expected[size(d)] += scores[i] / total * double(testing::bf16_to_float(token_at(start + static_cast<int>(i))[d]));
+                expected[size(d)] += scores[i] / total * double(token_at(start + static_cast<int>(i))[d]);
               }
             }
             ASSERT_NEAR(largest + std::log(sum), double(got_lse), 1e-4) << "request " << b << ", token " << t << ", head " << h;
@@ -258,6 +293,87 @@ TEST_F(MlaDecodeGpu, MasksCausallyAndByWindow) {
 TEST_F(MlaDecodeGpu, TakesASinkAndRaggedQueries) {
   run({16, 1, 64, {200, 1, 0, 2000}, true, 0, true});
   run({48, 3, 64, {100, 200, 300, 400, 1500}, true, 0, false, true});
+}
+
+TEST_F(MlaDecodeGpu, ReadsFp8Caches) {
+  for (const int format : {H4J_MLA_CACHE_FP8_BLOCKS, H4J_MLA_CACHE_FP8_TOKEN}) {
+    for (const int page_size : {1, 2, 16, 64, 256}) {
+      run({.heads = 16, .s_q = 1, .page_size = page_size, .lengths = {200, 1, 77, 0, 513}, .cache_format = format});
+    }
+    run({.heads = 64, .s_q = 1, .page_size = 64, .lengths = {5000, 64, 63, 129}, .cache_format = format});
+    run({.heads = 128, .s_q = 2, .page_size = 64, .lengths = {300, 1, 1000}, .sink = true, .cache_format = format});
+    run({.heads = 5, .s_q = 3, .page_size = 32, .lengths = {100, 200, 300, 400, 1500}, .window = 100, .ragged = true, .cache_format = format});
+  }
+}
+
+// Many blocks a part, and several row tiles.
+TEST_F(MlaDecodeGpu, WalksLongParts) {
+  run({.heads = 128, .s_q = 2, .page_size = 64, .lengths = {3000, 500}, .sm_budget = 8});
+  run({.heads = 128, .s_q = 1, .page_size = 16, .lengths = {4000, 77, 65, 2}, .sm_budget = 4});
+  run({.heads = 64, .s_q = 3, .page_size = 1, .lengths = {1000, 77}, .ragged = true, .sm_budget = 3});
+  run({.heads = 16, .s_q = 1, .page_size = 64, .lengths = {3000, 1, 700}, .sm_budget = 1, .cache_format = H4J_MLA_CACHE_FP8_BLOCKS});
+  run({.heads = 128, .s_q = 1, .page_size = 4, .lengths = {3000, 1, 700}, .sm_budget = 4, .cache_format = H4J_MLA_CACHE_FP8_TOKEN});
+}
+
+// Lengths, query tokens and page numbers outside their bounds: nothing outside the cache is touched, and the first is named.
+TEST_F(MlaDecodeGpu, NamesTheFirstBadRequest) {
+  const int64_t batch = 700;
+  for (const int format : {H4J_MLA_CACHE_BF16, H4J_MLA_CACHE_FP8_BLOCKS}) {
+    for (const int page_size : {1, 16}) {
+      SCOPED_TRACE(::testing::Message() << "format " << format << ", page " << page_size);
+      h4j_mla_decode_spec spec = spec_of(16, 2, page_size, batch, 64);
+      spec.cache_format = format;
+      h4j_plan* plan = nullptr;
+      H4J_ASSERT_OK(h4j_mla_decode_plan(&info_, &spec, &plan, &error));
+      h4j_plan_info info{};
+      info.struct_size = sizeof info;
+      H4J_ASSERT_OK(h4j_plan_describe(plan, &info, &error));
+      const int64_t width = 64 / page_size;
+      std::vector<int32_t> lengths(static_cast<size_t>(batch), 40);
+      std::vector<int32_t> tokens(static_cast<size_t>(batch), 1);
+      std::vector<int32_t> table(static_cast<size_t>(batch * width), 7);
+      const auto run_step = [&] {
+        h4j_mla_schedule_args schedule_args{};
+        schedule_args.struct_size = sizeof schedule_args;
+        schedule_args.lengths = upload(lengths), schedule_args.q_tokens = upload(tokens);
+        schedule_args.schedule = allocate(static_cast<size_t>(info.schedule_bytes));
+        h4j_mla_decode_args args{};
+        args.struct_size = sizeof args;
+        args.q = upload(std::vector<uint16_t>(static_cast<size_t>(batch * 2 * 16 * mla::kTokenDim))), args.q_ld = mla::kTokenDim;
+        args.cache_ld = format == H4J_MLA_CACHE_BF16 ? mla::kTokenDim : mla::kFp8TokenBytes;
+        args.cache_page_ld = page_size * args.cache_ld;
+        args.cache = upload(std::vector<uint8_t>(static_cast<size_t>(8 * args.cache_page_ld) * (format == H4J_MLA_CACHE_BF16 ? 2 : 1)));
+        args.block_table = upload(table), args.block_table_ld = width;
+        args.lengths = schedule_args.lengths, args.q_tokens = schedule_args.q_tokens, args.schedule = schedule_args.schedule;
+        args.out = allocate(static_cast<size_t>(batch * 2 * 16 * mla::kValueDim * 2)), args.lse = allocate(static_cast<size_t>(batch * 2 * 16 * 4));
+        args.workspace = allocate(static_cast<size_t>(info.workspace_bytes)), args.workspace_bytes = info.workspace_bytes;
+        h4j_launch* schedule = nullptr;
+        h4j_launch* decode = nullptr;
+        Error error;
+        EXPECT_EQ(H4J_OK, h4j_mla_schedule_bind(plan, device_, &schedule_args, &schedule, &error)) << error.message;
+        EXPECT_EQ(H4J_OK, h4j_mla_decode_bind(plan, device_, &args, &decode, &error)) << error.message;
+        EXPECT_EQ(H4J_OK, h4j_launch_run(schedule, stream_, -1, &error)) << error.message;
+        EXPECT_EQ(H4J_OK, h4j_launch_run(decode, stream_, -1, &error)) << error.message;
+        h4j_stream_synchronize(stream_, &error);
+        EXPECT_EQ(H4J_OK, h4j_launch_close(schedule, nullptr));
+        EXPECT_EQ(H4J_OK, h4j_launch_close(decode, nullptr));
+        return std::string(error.message);
+      };
+      EXPECT_EQ("", run_step());
+      table[static_cast<size_t>(600 * width)] = -5;
+      table[static_cast<size_t>(333 * width + 1)] = 8;
+      table[static_cast<size_t>(2 * width + 40 / page_size + 1)] = 1 << 30;  // behind the length
+      EXPECT_EQ("mla_decode: block_table[333]: got 8, need 0..7", run_step());
+      table[static_cast<size_t>(600 * width)] = table[static_cast<size_t>(333 * width + 1)] = 7;
+      tokens[650] = 3;
+      EXPECT_EQ("mla_schedule: q_tokens[650]: got 3, need 0..2", run_step());
+      lengths[611] = 2147480000, lengths[512] = -1;
+      EXPECT_EQ("mla_schedule: lengths[512]: got -1, need 0..64", run_step());
+      tokens[650] = 1, lengths[611] = lengths[512] = 40;
+      EXPECT_EQ("", run_step());
+      H4J_ASSERT_OK(h4j_plan_close(plan, &error));
+    }
+  }
 }
 
 TEST_F(MlaDecodeGpu, DoesNothingForAnEmptyBatchInUse) {

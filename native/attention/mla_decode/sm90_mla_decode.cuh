@@ -3,7 +3,7 @@
 // A CTA holds 64 query rows. A loading warp group brings cached tokens, 64 at a time, into two buffers; two math warp groups work on pairs of blocks:
 //
 //   group 0                                    group 1
-//   S0 = Q K0^T                                S1 = Q K1^T
+//   S0 = Q K0^T                                S1 = Q K1^T, once S0 is there where the tensor core decides
 //   P0 = softmax(S0), into K0's rope chunk
 //   ------------ P0, maxima, rescale factors are ready -------------->
 //   O[:, :256] += P0 V0                        O[:, 256:] += P0 V0, while P1 = softmax(S1)
@@ -15,173 +15,19 @@
 #pragma once
 
 #define CUTE_SM90_EXTENDED_MMA_SHAPES_ENABLED
-#include <cutlass/arch/barrier.h>
 #include <cutlass/arch/reg_reconfig.h>
-#include <cutlass/cutlass.h>
-#include <cute/arch/copy_sm90.hpp>
-#include <cute/arch/copy_sm90_desc.hpp>
-#include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/arch/mma_sm90.hpp>
 
-#include <cuda_bf16.h>
-
+#include <type_traits>
 #include <utility>
 
-#include "attention/mla_decode/mla_decode_layout.h"
+#include "attention/mla_decode/sm90_mla_load.cuh"
 #include "tile/wgmma.cuh"
 
 namespace h4j::mla {
 
-using FilledBarrier = cutlass::arch::ClusterTransactionBarrier;
-using FreeBarrier = cutlass::arch::ClusterBarrier;
-
-struct SharedStorage {
-  alignas(1024) uint8_t q[kChunks][kChunkBytes];     // [chunk][64 rows, 64 dims], 128-byte swizzle
-  alignas(1024) uint8_t k[2][kChunks][kChunkBytes];  // [buffer][chunk][64 tokens, 64 dims]; the last chunk is overwritten by P [64 rows, 64 tokens]
-  float maximum[2][kRows];                           // of rows after a group's softmax, base 2
-  float rescale[2][kRows];                           // exp2(old maximum - new maximum)
-  float sum[2][kRows];                               // of a group's probabilities, at the end
-  FilledBarrier q_filled;
-  FreeBarrier q_free;
-  FilledBarrier k_filled[2][kBarriersPerBlock];
-  FreeBarrier k_free[2];
-};
-
 // Named barriers, beyond those that CUTLASS reserves.
-enum Barrier : uint32_t { kGroup0, kGroup1, kP0Ready, kP1Ready, kSumsReady };
-
-// One request's stretch of blocks, as a part of the schedule sees it.
-struct Segment {
-  int request;
-  int length;
-  int tokens;       // of the query
-  int first_block;  // absolute
-  int blocks;
-};
-
-// The segments of this CTA's part, in the same order for every warp.
-class SegmentWalk {
- public:
-  __device__ explicit SegmentWalk(const Params& params) : params_(params), part_(static_cast<int>(blockIdx.x) / params.row_tiles) {
-    const int4* entry = reinterpret_cast<const int4*>(params.schedule + params.layout.parts_at()) + 2 * part_;
-    range_ = entry[0];
-    stretch_ = entry[1];
-    share_ = params.schedule[0];
-    request_ = range_.x;
-  }
-
-  // Requests without work for this row tile are passed over.
-  __device__ bool next(int row_tile, Segment& segment) {
-    for (; request_ <= range_.y; ++request_) {
-      segment.request = request_;
-      if (request_ == range_.x) {
-        segment.length = stretch_.x;
-        segment.tokens = stretch_.y;
-        segment.first_block = stretch_.z;
-        segment.blocks = stretch_.w;
-      } else {
-        segment.tokens = params_.q_tokens != nullptr ? min(max(params_.q_tokens[request_], 0), params_.s_q) : params_.s_q;
-        segment.length = min(max(params_.lengths[request_], 0), params_.max_length);
-        const BlockRange blocks =
-            segment.tokens > 0 ? block_range(segment.length, segment.tokens, params_.window, params_.max_length) : BlockRange{0, 0};
-        segment.first_block = blocks.first;
-        segment.blocks = request_ == range_.y ? min(range_.z, blocks.count) : blocks.count;
-      }
-      if (segment.blocks <= 0 || row_tile * kRows >= segment.tokens * params_.heads) continue;
-      ++request_;
-      return true;
-    }
-    return false;
-  }
-
-  // Index of the partial result of a segment, -1 where its request is in one piece. Read when it is needed, so that no load waits for it.
-  __device__ int split(const Segment& segment) const {
-    const int32_t* entry = params_.schedule + params_.layout.requests_at() + 2 * segment.request;
-    const int splits = entry[3] - entry[1];
-    return splits == 1 ? -1 : entry[1] + part_ - entry[0] / share_;
-  }
-
- private:
-  const Params& params_;
-  int part_;
-  int4 range_;
-  int4 stretch_;
-  int share_;
-  int request_;
-};
-
-// --- loading -----------------------------------------------------------------------------------------------------------------------------------
-
-class Loader {
- public:
-  __device__ Loader(const Params& params, SharedStorage& shared, int row_tile) : params_(params), shared_(shared), row_tile_(row_tile) {}
-
-  // By all four warps: one warp issues a copy every 34 ns, whatever its size, which small pages would feel.
-  __device__ void run() {
-    SegmentWalk walk(params_);
-    Segment segment;
-    while (walk.next(row_tile_, segment)) {
-      if (threadIdx.x < 32) load_q(segment);
-      for (int block = 0; block < segment.blocks; ++block) load_block(segment, segment.first_block + block, block % 2);
-    }
-  }
-
- private:
-  static constexpr uint64_t kHint = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
-  static constexpr int kWarps = 4;
-
-  __device__ void load_q(const Segment& segment) {
-    shared_.q_free.wait(q_phase_ ^ 1);
-    q_phase_ ^= 1;
-    if (threadIdx.x == 0) {
-      shared_.q_filled.arrive_and_expect_tx(kChunks * kChunkBytes);
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        cute::SM90_TMA_LOAD_3D::copy(&params_.q, reinterpret_cast<uint64_t*>(&shared_.q_filled), kHint, shared_.q[chunk], chunk * kChunk,
-                                     row_tile_ * kRows, segment.request);
-      }
-    }
-  }
-
-  // Only pages that hold tokens are touched: a block table is not defined behind the length. Page numbers outside the cache read as zeros.
-  __device__ void load_block(const Segment& segment, int block, int buffer) {
-    const int first_token = block * kBlock;
-    const int tokens = min(segment.length - first_token, kBlock);
-    const int page_size = 1 << params_.page_shift;
-    const int box_rows = min(page_size, kBlock);
-    const int boxes = (tokens + box_rows - 1) / box_rows;
-    const int32_t* table = params_.block_table + segment.request * params_.block_table_ld;
-    const int warp = threadIdx.x / 32;
-    // A warp's boxes are every fourth; their page numbers are read before the wait, one a lane.
-    const int own_box = warp + kWarps * static_cast<int>(threadIdx.x % 32);
-    const int own_page = own_box < boxes ? __ldg(table + ((first_token + own_box * box_rows) >> params_.page_shift)) : 0;
-    uint32_t& phase = k_phase_[buffer];
-    shared_.k_free[buffer].wait(phase ^ 1);
-    phase ^= 1;
-    if (threadIdx.x == 0) {
-#pragma unroll
-      for (int part = 0; part < kBarriersPerBlock; ++part) {
-        // Copies of other warps may already have ended: the barrier waits for this arrival too.
-        shared_.k_filled[buffer][part].arrive_and_expect_tx(kChunksPerBarrier * boxes * box_rows * 128);
-      }
-    }
-    // Third by third of the dims, so that scores of the first can start early.
-    if (own_box < boxes) {
-      const int row = (first_token + own_box * box_rows) & (page_size - 1);
-#pragma unroll
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        auto* barrier = reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][chunk / kChunksPerBarrier]);
-        cute::SM90_TMA_LOAD_3D::copy(&params_.cache, barrier, kHint, shared_.k[buffer][chunk] + own_box * box_rows * 128, chunk * kChunk, row,
-                                     own_page);
-      }
-    }
-  }
-
-  const Params& params_;
-  SharedStorage& shared_;
-  int row_tile_;
-  uint32_t q_phase_ = 0;
-  uint32_t k_phase_[2] = {0, 0};
-};
+enum Barrier : uint32_t { kGroup0, kGroup1, kS0Done, kP0Ready, kP1Ready, kSumsReady };
 
 // --- matrix products -----------------------------------------------------------------------------------------------------------------------------
 
@@ -199,17 +45,18 @@ __device__ inline uint64_t value_descriptor(const void* tile) {
   return (tile::swizzled_descriptor(tile) & ~(uint64_t{0x3fff} << 16)) | kLeading;
 }
 
+template <Source kSource>
 class MathGroup {
  public:
-  __device__ MathGroup(const Params& params, SharedStorage& shared, int row_tile, int group)
-      : params_(params), shared_(shared), row_tile_(row_tile), group_(group) {
+  __device__ MathGroup(const Params& params, SharedStorage& shared, int group)
+      : params_(params), shared_(shared), row_tile_(static_cast<int>(blockIdx.x) % params.row_tiles), group_(group) {
     row_ = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
   }
 
   __device__ void run() {
     SegmentWalk walk(params_);
     Segment segment;
-    while (walk.next(row_tile_, segment)) {
+    while (walk.next(segment)) {
       begin(segment);
       const int split = walk.split(segment);
       shared_.q_filled.wait(q_phase_);
@@ -246,6 +93,10 @@ class MathGroup {
     }
   }
 
+  // With one row tile memory decides: block 0 is given back as soon as it can be, without waiting for block 1. With more the tensor core decides: its
+  // scores of block 1 come first, under group 0's softmax.
+  __device__ bool scores_first() const { return params_.row_tiles > 1; }
+
   __device__ void group_barrier() const { cutlass::arch::NamedBarrier::sync(128, group_ == 0 ? kGroup0 : kGroup1); }
 
   __device__ static void release(FreeBarrier& barrier) {
@@ -253,19 +104,30 @@ class MathGroup {
     if (threadIdx.x % 32 == 0) barrier.arrive();
   }
 
-  __device__ void wait_filled(int buffer, uint32_t phase) {
+  __device__ void release_block(int buffer) {
+    release(shared_.k_free[buffer]);
+    k_phase_[buffer] ^= 1;
+  }
+
+  __device__ void wait_filled(int buffer, int part) {
+    shared_.k_filled[buffer][part].wait(k_phase_[buffer]);
+    // Copies by threads are ordinary writes, and it is the tensor core that reads them.
+    if constexpr (kSource == Source::kTokens) cutlass::arch::fence_view_async_shared();
+  }
+
+  __device__ void wait_filled(int buffer) {
 #pragma unroll
-    for (int part = 0; part < kBarriersPerBlock; ++part) shared_.k_filled[buffer][part].wait(phase);
+    for (int part = 0; part < kBarriersPerBlock; ++part) wait_filled(buffer, part);
   }
 
   // S = Q K^T, started as the thirds of the block arrive, and waited for.
-  __device__ void compute_scores(int buffer, uint32_t phase, float (&scores)[kScores]) {
+  __device__ void compute_scores(int buffer, float (&scores)[kScores]) {
     const uint64_t q = tile::swizzled_descriptor(shared_.q[0]);
     const uint64_t k = tile::swizzled_descriptor(shared_.k[buffer][0]);
     tile::fence_accumulators(scores);
 #pragma unroll
     for (int part = 0; part < kBarriersPerBlock; ++part) {
-      shared_.k_filled[buffer][part].wait(phase);
+      wait_filled(buffer, part);
       cute::warpgroup_arrive();
 #pragma unroll
       for (int c = 0; c < kChunksPerBarrier; ++c) {
@@ -403,8 +265,8 @@ class MathGroup {
   __device__ void prepare_probabilities(const Segment& segment, int block, int buffer, float (&scores)[kScores], float (&rescale)[2]) {
     softmax(segment, block, buffer, scores, rescale);
     const int tokens = segment.length - block * kBlock;
-    if (tokens < kBlock) {
-      wait_filled(buffer, k_phase_[buffer]);  // zeros must come after what the copies bring
+    if (kSource != Source::kFp8 && tokens < kBlock) {  // FP8 tokens behind the length were never read
+      wait_filled(buffer);                             // zeros must come after what the copies bring
       clear_tail(buffer, tokens);
     }
     cutlass::arch::fence_view_async_shared();  // the tensor core reads what ordinary stores wrote
@@ -413,9 +275,10 @@ class MathGroup {
   __device__ void step_of_group_0(const Segment& segment, int block, bool pair, bool last) {
     float scores[kScores];
     float rescale[2];
-    compute_scores(0, k_phase_[0], scores);
+    compute_scores(0, scores);
     cute::warpgroup_wait<0>();
     tile::fence_accumulators(scores);
+    if (pair && scores_first()) cutlass::arch::NamedBarrier::arrive(256, kS0Done);
     if (last) release(shared_.q_free);
     prepare_probabilities(segment, block, 0, scores, rescale);
     group_barrier();
@@ -423,48 +286,49 @@ class MathGroup {
     scale_out(rescale);
     start_values(0);
     finish_values();
-    end_block(0);
+    release_block(0);
     if (pair) {
       cutlass::arch::NamedBarrier::sync(256, kP1Ready);
-      wait_filled(1, k_phase_[1]);
+      wait_filled(1);
       follow(1);
       start_values(1);
       finish_values();
-      end_block(1);
+      release_block(1);
     }
   }
 
   __device__ void step_of_group_1(const Segment& segment, int block, bool pair, bool last) {
     float scores[kScores];
     float rescale[2];
-    // With one row tile memory decides: block 0 is given back as soon as it can be, without waiting for block 1. With more the tensor core decides: its
-    // scores of block 1 come first, under group 0's softmax.
-    const bool scores_first = params_.row_tiles > 1;
-    if (pair && scores_first) finish_scores(last, scores);
+    if (pair && scores_first()) {
+      // Started together, both groups' scores would end together, and the tensor core would have nothing to do during group 0's softmax.
+      cutlass::arch::NamedBarrier::sync(256, kS0Done);
+      finish_scores(last, scores);
+    }
     cutlass::arch::NamedBarrier::sync(256, kP0Ready);
-    wait_filled(0, k_phase_[0]);
+    wait_filled(0);
     follow(0);
     start_values(0);
-    if (pair && scores_first) publish_probabilities(segment, block + 1, scores, rescale);  // under the product just started
+    if (pair && scores_first()) publish_probabilities(segment, block + 1, scores, rescale);  // under the product just started
     finish_values();
-    end_block(0);
+    release_block(0);
     if (!pair) {
       if (last) release(shared_.q_free);
       return;
     }
-    if (!scores_first) {
+    if (!scores_first()) {
       finish_scores(last, scores);
       publish_probabilities(segment, block + 1, scores, rescale);
     }
     scale_out(rescale);
     start_values(1);
     finish_values();
-    end_block(1);
+    release_block(1);
   }
 
   // Scores of block 1.
   __device__ void finish_scores(bool last, float (&scores)[kScores]) {
-    compute_scores(1, k_phase_[1], scores);
+    compute_scores(1, scores);
     cute::warpgroup_wait<0>();
     tile::fence_accumulators(scores);
     if (last) release(shared_.q_free);
@@ -474,11 +338,6 @@ class MathGroup {
     prepare_probabilities(segment, block, 1, scores, rescale);
     group_barrier();
     cutlass::arch::NamedBarrier::arrive(256, kP1Ready);
-  }
-
-  __device__ void end_block(int buffer) {
-    release(shared_.k_free[buffer]);
-    k_phase_[buffer] ^= 1;
   }
 
   // Both groups' sums together, then the result or a partial one.
@@ -542,77 +401,37 @@ class MathGroup {
   int start_[2];
 };
 
+template <Source kSource>
+using LoaderOf = std::conditional_t<kSource == Source::kBoxes, BoxLoader, std::conditional_t<kSource == Source::kTokens, TokenLoader, Dequantizer>>;
+
+template <Source kSource>
 __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ Params params) {
+  using Loader = LoaderOf<kSource>;
+  // Registers of a thread: 168 in the mean. A dequantising thread holds 80 of tokens on their way.
+  constexpr int kLoadRegisters = kSource == Source::kFp8 ? 120 : 40;
+  constexpr int kMathRegisters = kSource == Source::kFp8 ? 192 : 232;
   extern __shared__ __align__(1024) uint8_t memory[];
   SharedStorage& shared = *reinterpret_cast<SharedStorage*>(memory);
   if (threadIdx.x == 0) {
     cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.q));
-    cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.cache));
+    if (kSource == Source::kBoxes) cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.cache));
     shared.q_filled.init(1);
     shared.q_free.init(8);
     for (int buffer = 0; buffer < 2; ++buffer) {
-      for (int part = 0; part < kBarriersPerBlock; ++part) shared.k_filled[buffer][part].init(1);
+      for (int part = 0; part < kBarriersPerBlock; ++part) shared.k_filled[buffer][part].init(Loader::kFilledArrivals);
       shared.k_free[buffer].init(8);
     }
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
-  const int row_tile = blockIdx.x % params.row_tiles;
+  cudaTriggerProgrammaticLaunchCompletion();  // the merging kernel may take SMs as they become free
   const int group = cutlass::canonical_warp_group_idx();
   if (group == 0) {
-    cutlass::arch::warpgroup_reg_dealloc<40>();
-    Loader(params, shared, row_tile).run();
+    cutlass::arch::warpgroup_reg_dealloc<kLoadRegisters>();
+    Loader(params, shared).run();
   } else {
-    cutlass::arch::warpgroup_reg_alloc<232>();
-    MathGroup(params, shared, row_tile, group - 1).run();
-  }
-}
-
-// --- merging partial results -------------------------------------------------------------------------------------------------------------------
-
-inline constexpr int kCombineThreads = 128;
-
-// A CTA a query row: 4 values a thread. Rows of requests in one piece are done already; those without keys get 0 and +inf.
-__global__ void __launch_bounds__(kCombineThreads) combine_kernel(const __grid_constant__ Params params) {
-  const int rows = params.s_q * params.heads;
-  const int request = blockIdx.x / rows;
-  const int row = blockIdx.x % rows;
-  const int token = row / params.heads;
-  const int head = row % params.heads;
-  cudaGridDependencySynchronize();  // everything below reads what the decode kernel and the schedule wrote
-  const int tokens = params.q_tokens != nullptr ? min(max(params.q_tokens[request], 0), params.s_q) : params.s_q;
-  if (token >= tokens) return;
-  const int32_t* entry = params.schedule + params.layout.requests_at() + 2 * request;
-  const int first = entry[1];
-  const int splits = entry[3] - first;
-  if (splits == 1) return;
-
-  const int64_t stride = int64_t{params.row_tiles} * kRows;
-  const int64_t slot = int64_t{first} * stride + row;
-  float largest = -INFINITY;
-  for (int split = 0; split < splits; ++split) largest = fmaxf(largest, params.partial_lse[slot + split * stride]);
-  const float base = largest == -INFINITY ? 0.0f : largest;
-  float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-  float weights = 0.0f;
-  for (int split = 0; split < splits; ++split) {
-    const float weight = exp2f(params.partial_lse[slot + split * stride] - base);
-    const float4 part = *reinterpret_cast<const float4*>(params.partial_out + (slot + split * stride) * kValueDim + threadIdx.x * 4);
-    weights += weight;
-    sum.x = fmaf(weight, part.x, sum.x);
-    sum.y = fmaf(weight, part.y, sum.y);
-    sum.z = fmaf(weight, part.z, sum.z);
-    sum.w = fmaf(weight, part.w, sum.w);
-  }
-  float total = weights;
-  if (params.sink != nullptr && weights > 0.0f) total += exp2f(params.sink[head] * 1.44269504f - base);
-  const float factor = total > 0.0f ? 1.0f / total : 0.0f;
-  __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(sum.x * factor, sum.y * factor), __floats2bfloat162_rn(sum.z * factor, sum.w * factor)};
-  uint2 words;
-  memcpy(&words, pairs, sizeof words);
-  auto* target = static_cast<__nv_bfloat16*>(params.out) + ((int64_t{request} * params.s_q + token) * params.heads + head) * kValueDim;
-  *reinterpret_cast<uint2*>(target + threadIdx.x * 4) = words;
-  if (threadIdx.x == 0) {
-    params.lse[(int64_t{request} * params.heads + head) * params.s_q + token] = weights > 0.0f ? (base + log2f(weights)) * 0.693147181f : INFINITY;
+    cutlass::arch::warpgroup_reg_alloc<kMathRegisters>();
+    MathGroup<kSource>(params, shared, group - 1).run();
   }
 }
 

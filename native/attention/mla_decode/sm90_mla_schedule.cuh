@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention/mla_decode/mla_decode_layout.h"
+#include "tile/fault.cuh"
 
 namespace h4j::mla {
 
@@ -76,6 +77,8 @@ __device__ inline int pieces(int begin, int blocks, int share) { return blocks >
 
 // What the choice of a share adds up over the CTA.
 struct Tally {
+  int bad_length;  // first request whose length lies outside its bounds, and whose query tokens do
+  int bad_q_tokens;
   int largest;          // cost of a request
   int pieces[kShares];  // of requests that a share cuts
 };
@@ -83,9 +86,6 @@ struct Tally {
 // Blocks of a part. The even share cuts most requests when there are about as many requests as parts; a slightly larger one, or one that whole requests
 // of the largest kind fill, may cut fewer and cost less.
 __device__ inline int choose_share(const ScheduleParams& params, const Requests& requests, int total, Tally& tally) {
-  if (threadIdx.x == 0) tally.largest = 1;
-  if (threadIdx.x < kShares) tally.pieces[threadIdx.x] = 0;
-  __syncthreads();
   int largest = 1;
   for (int request = static_cast<int>(threadIdx.x); request < params.batch; request += kScheduleThreads) {
     largest = max(largest, requests.blocks(request) + kRequestOverheadBlocks);
@@ -100,20 +100,17 @@ __device__ inline int choose_share(const ScheduleParams& params, const Requests&
   for (int i = 0; i < kShares - 1; ++i) shares[i] = even + i * max(even / 48, 1);
   shares[kShares - 1] = (even + tally.largest - 1) / tally.largest * tally.largest;
 
-  int own[kShares] = {};
-  for (int request = static_cast<int>(threadIdx.x); request < params.batch; request += kScheduleThreads) {
-    const int blocks = requests.blocks(request);
-    const int begin = requests.begin(request);
+  // A warp looks at 32 requests and one share at a time: few requests are spread over all warps.
+  const int groups = (params.batch + 31) / 32;
+  for (int item = static_cast<int>(threadIdx.x / 32); item < groups * kShares; item += kScheduleThreads / 32) {
+    const int share = item / groups;
+    const int request = item % groups * 32 + static_cast<int>(threadIdx.x % 32);
+    int chosen = 0;
 #pragma unroll
-    for (int i = 0; i < kShares; ++i) {
-      const int count = pieces(begin, blocks, shares[i]);
-      own[i] += count > 1 ? count : 0;
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < kShares; ++i) {
-    const int sum = __reduce_add_sync(0xffffffffu, own[i]);
-    if (threadIdx.x % 32 == 0 && sum > 0) atomicAdd(&tally.pieces[i], sum);
+    for (int i = 0; i < kShares; ++i) chosen = share == i ? shares[i] : chosen;
+    const int count = request < params.batch ? pieces(requests.begin(request), requests.blocks(request), chosen) : 0;
+    const int sum = __reduce_add_sync(0xffffffffu, count > 1 ? count : 0);
+    if (threadIdx.x % 32 == 0 && sum > 0) atomicAdd(&tally.pieces[share], sum);
   }
   __syncthreads();
   int best = even;
@@ -130,12 +127,33 @@ __device__ inline int choose_share(const ScheduleParams& params, const Requests&
   return best;
 }
 
+// Bad lengths and query tokens are cut to their bounds everywhere; the host is told of the first.
+__device__ inline void note_bad_values(const ScheduleParams& params, int request, Tally& tally) {
+  const int length = params.lengths[request];
+  if (length < 0 || length > params.max_length) atomicMin(&tally.bad_length, request);
+  if (params.q_tokens == nullptr) return;
+  const int tokens = params.q_tokens[request];
+  if (tokens < 0 || tokens > params.s_q) atomicMin(&tally.bad_q_tokens, request);
+}
+
+__device__ inline void report_bad_values(const ScheduleParams& params, const Tally& tally) {
+  if (tally.bad_length != INT32_MAX) {
+    tile::report_fault(params.bad_length, tally.bad_length, params.lengths[tally.bad_length], 0, params.max_length);
+  }
+  if (tally.bad_q_tokens != INT32_MAX) {
+    tile::report_fault(params.bad_q_tokens, tally.bad_q_tokens, params.q_tokens[tally.bad_q_tokens], 0, params.s_q);
+  }
+}
+
 __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid_constant__ ScheduleParams params) {
   __shared__ int warp_sums[kScheduleThreads / 32];
   __shared__ Tally tally;
   __shared__ Cache cache;
   const Requests requests(params, cache);
   const int parts = params.layout.parts;
+  if (threadIdx.x == 0) tally.largest = 1, tally.bad_length = tally.bad_q_tokens = INT32_MAX;
+  if (threadIdx.x < kShares) tally.pieces[threadIdx.x] = 0;
+  __syncthreads();
 
   // Where each request's cost begins.
   int total = 0;
@@ -143,7 +161,10 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
     const int request = first + static_cast<int>(threadIdx.x);
     const int blocks = request_blocks(params, request).count;
     const int2 sums = scan_before(blocks > 0 ? blocks + kRequestOverheadBlocks : 0, warp_sums);
-    if (request < params.batch) requests.set(request, blocks, total + sums.x);
+    if (request < params.batch) {
+      requests.set(request, blocks, total + sums.x);
+      note_bad_values(params, request, tally);
+    }
     total += sums.y;
   }
   __syncthreads();
@@ -162,45 +183,46 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
     int32_t* end = params.schedule + params.layout.requests_at() + int64_t{2} * params.batch;
     end[0] = total;
     end[1] = splits_before;
-    params.schedule[0] = share;
-    params.schedule[1] = parts;
-    params.schedule[2] = params.batch;
-    params.schedule[3] = 0;
+    *reinterpret_cast<unsigned long long*>(params.schedule + kBadPageAt) = ~0ull;
+    params.schedule[kShareAt] = share;
+    report_bad_values(params, tally);
   }
   __syncthreads();
 
-  // Each part's first and last request: the last one that begins at or before a cost.
-  for (int part = static_cast<int>(threadIdx.x); part < parts; part += kScheduleThreads) {
+  // Each part's first and last request: the last one that begins at or before a cost. A thread each, side by side.
+  for (int item = static_cast<int>(threadIdx.x); item < (2 * parts + 31) / 32 * 32; item += kScheduleThreads) {
+    const int part = item / 2;
+    const bool second = item % 2 != 0;
     const int begin = part * share;
     const int end = min(begin + share, total);
-    int4 range = make_int4(0, -1, 0, 0);
-    int4 stretch = make_int4(0, 0, 0, 0);
-    if (begin < end) {
-      const auto request_at = [&](int cost) {
-        int low = 0;
-        int high = params.batch - 1;
-        while (low < high) {
-          const int middle = (low + high + 1) / 2;
-          if (requests.begin(middle) <= cost)
-            low = middle;
-          else
-            high = middle - 1;
-        }
-        return low;
-      };
-      const int first = request_at(begin);
-      const int last = request_at(end - 1);
-      const int skipped = begin - requests.begin(first);
-      const int last_end = end - requests.begin(last);
-      const int first_end = first == last ? min(last_end, requests.blocks(first)) : requests.blocks(first);
-      range = make_int4(first, last, last_end, 0);
-      const int tokens = query_tokens(params, first);
-      const int length = min(max(params.lengths[first], 0), params.max_length);
-      stretch = make_int4(length, tokens, block_range(length, tokens, params.window, params.max_length).first + skipped, max(first_end - skipped, 0));
+    const int cost = second ? end - 1 : begin;
+    int low = 0;
+    int high = params.batch - 1;
+    while (low < high) {
+      const int middle = (low + high + 1) / 2;
+      if (requests.begin(middle) <= cost)
+        low = middle;
+      else
+        high = middle - 1;
     }
-    auto* entry = reinterpret_cast<int4*>(params.schedule + params.layout.parts_at()) + 2 * part;
-    entry[0] = range;
-    entry[1] = stretch;
+    const int other = __shfl_xor_sync(0xffffffffu, low, 1);
+    if (part >= parts) continue;
+    const int first = second ? other : low;
+    const int last = second ? low : other;
+    int4 value = second ? make_int4(0, 0, 0, 0) : make_int4(0, -1, 0, 0);  // of a part without work
+    if (begin < end) {
+      const int last_end = end - requests.begin(last);
+      if (second) {
+        const int skipped = begin - requests.begin(first);
+        const int first_end = first == last ? min(last_end, requests.blocks(first)) : requests.blocks(first);
+        const int tokens = query_tokens(params, first);
+        const int length = min(max(params.lengths[first], 0), params.max_length);
+        value = make_int4(length, tokens, block_range(length, tokens, params.window, params.max_length).first + skipped, max(first_end - skipped, 0));
+      } else {
+        value = make_int4(first, last, last_end, 0);
+      }
+    }
+    reinterpret_cast<int4*>(params.schedule + params.layout.parts_at())[item] = value;
   }
 }
 

@@ -1,12 +1,12 @@
 package io.hopper4j.cli;
 
-import static io.hopper4j.attention.MlaDecodeSpec.TOKEN_DIM;
 import static io.hopper4j.attention.MlaDecodeSpec.VALUE_DIM;
 
 import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
 import io.hopper4j.Kernels;
 import io.hopper4j.Stream;
+import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeLaunch;
 import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodePlan;
@@ -37,8 +37,12 @@ final class AttentionGoldenChecks {
             checks.add(new GoldenChecks.Check(OPERATION, () -> latentAttention(name)));
         }
         for (final int pageSize : new int[] {1, 16, 64}) {
-            checks.add(new GoldenChecks.Check(OPERATION, () -> decode(pageSize)));
+            checks.add(new GoldenChecks.Check(OPERATION, () -> decode("mla_decode", MlaCacheFormat.BF16, pageSize)));
         }
+        checks.add(new GoldenChecks.Check(
+                OPERATION, () -> decode("mla_decode_fp8_blocks", MlaCacheFormat.FP8_BLOCKS, 16)));
+        checks.add(
+                new GoldenChecks.Check(OPERATION, () -> decode("mla_decode_fp8_token", MlaCacheFormat.FP8_TOKEN, 16)));
         return checks;
     }
 
@@ -99,9 +103,9 @@ final class AttentionGoldenChecks {
         return worst;
     }
 
-    private static Row decode(final int pageSize) {
+    private static Row decode(final String fileName, final MlaCacheFormat format, final int pageSize) {
         try (Arena arena = Arena.ofConfined();
-                SafeTensors file = GoldenChecks.open(arena, "mla_decode");
+                SafeTensors file = GoldenChecks.open(arena, fileName);
                 Kernels<HostTensor> kernels = Kernels.reference();
                 Stream stream = kernels.openStream()) {
             final String prefix = "out." + pageSize + ".";
@@ -110,12 +114,12 @@ final class AttentionGoldenChecks {
             for (final String name : file.names()) {
                 if (name.startsWith(prefix)) {
                     final String lse = "lse." + name.substring("out.".length());
-                    differing += decode(arena, file, kernels, stream, name, lse);
+                    differing += decode(arena, file, format, kernels, stream, name, lse);
                     cases++;
                 }
             }
             return GoldenChecks.differences(
-                    OPERATION, "pages of " + pageSize + ", " + cases + " masks", cases, differing);
+                    OPERATION, format + ", pages of " + pageSize + ", " + cases + " masks", cases, differing);
         }
     }
 
@@ -123,6 +127,7 @@ final class AttentionGoldenChecks {
     private static long decode(
             final Arena arena,
             final SafeTensors file,
+            final MlaCacheFormat format,
             final Kernels<HostTensor> kernels,
             final Stream stream,
             final String outName,
@@ -143,6 +148,7 @@ final class AttentionGoldenChecks {
                 .withSQ(sQ)
                 .withCausal(parts[2].equals("1"))
                 .withWindow(Integer.parseInt(parts[3]))
+                .withCacheFormat(format)
                 .withSoftmaxScale(GoldenChecks.tensor(file, "scale").getFloat(0));
         final HostTensor out = HostTensor.allocate(arena, DType.BF16, batch, sQ, heads, VALUE_DIM);
         final HostTensor lse = HostTensor.allocate(arena, DType.F32, batch, heads, sQ);
@@ -154,7 +160,7 @@ final class AttentionGoldenChecks {
             final HostTensor schedule = HostTensor.allocate(arena, DType.U8, plan.scheduleBytes());
             final MlaDecodeOperands<HostTensor> operands = MlaDecodeOperands.<HostTensor>builder()
                     .q(q)
-                    .cache(slots.reshape(pages, pageSize, TOKEN_DIM))
+                    .cache(slots.reshape(pages, pageSize, format.tokenSize()))
                     .blockTable(table)
                     .lengths(lengths)
                     .qTokens(qTokens)

@@ -37,6 +37,8 @@ final class BenchOperations {
             new MlaCacheWriteBench(MlaCacheFormat.FP8_BLOCKS),
             new MlaCacheWriteBench(MlaCacheFormat.FP8_TOKEN),
             new MlaDecodeBench(MlaDecodeBench.Part.DECODE),
+            new MlaDecodeBench(MlaDecodeBench.Part.FP8_DECODE),
+            new MlaDecodeBench(MlaDecodeBench.Part.FP8_TOKEN_DECODE),
             new MlaDecodeBench(MlaDecodeBench.Part.SCHEDULE),
             new GateBench(),
             new ExpertRowsBench(false),

@@ -66,7 +66,7 @@ final class HostData {
     static Scaled<HostTensor> randomQuantized(
             final Arena arena, final SplitMix64 random, final Scaling scaling, final long rows, final long cols) {
         final Scaled<HostTensor> result = quantized(arena, scaling, rows, cols);
-        fillWithNormalCodes(result.values(), random);
+        fillWithNormalCodes(result.values().segment(), random);
         fillScales(result.scales(), random);
         return result;
     }
@@ -80,7 +80,7 @@ final class HostData {
             final long rows,
             final long cols) {
         final HostTensor values = HostTensor.allocate(arena, DType.F8_E4M3, groups, rows, cols);
-        fillWithNormalCodes(values, random);
+        fillWithNormalCodes(values.segment(), random);
         final boolean activations = scaling.equals(Scaling.ACTIVATION_1X128);
         final Scaled<HostTensor> one = quantized(arena, scaling, activations ? 0 : rows, cols);
         final HostTensor scales = HostTensor.allocate(
@@ -118,8 +118,8 @@ final class HostData {
         }
     }
 
-    private static void fillWithNormalCodes(final HostTensor values, final SplitMix64 random) {
-        final MemorySegment bytes = values.segment();
+    /** Fills memory with E4M3 codes of normal values of standard deviation 64. */
+    static void fillWithNormalCodes(final MemorySegment bytes, final SplitMix64 random) {
         final long own = Math.min(bytes.byteSize(), LONGEST_STRETCH);
         long eight = 0;
         for (long i = 0; i < own; i++) {

@@ -8,6 +8,7 @@ import io.hopper4j.DeviceArena;
 import io.hopper4j.DeviceTensor;
 import io.hopper4j.HostTensor;
 import io.hopper4j.Launch;
+import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeLaunch;
 import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodePlan;
@@ -20,8 +21,8 @@ import java.util.Collections;
 import java.util.List;
 
 /**
- * {@code mla_decode}: causal decode over a paged BF16 cache of requests of one length, merging of partial results included; and {@code
- * mla_schedule}, the schedule of such a step, which a decode step makes once for all layers. Requests, heads, query tokens, cached tokens, page size.
+ * {@code mla_decode}, {@code mla_decode_fp8}, {@code mla_decode_fp8_token}: causal decode over a paged cache, BF16 or FP8 with four scales or one a
+ * token, of requests of one length, merging of partial results included; and {@code mla_schedule}, the schedule of such a step, which a decode step makes once for all layers. Requests, heads, query tokens, cached tokens, page size.
  */
 final class MlaDecodeBench implements BenchOperation {
     /** Requests, heads, query tokens, cached tokens: rows that FlashMLA and FlashInfer were measured on; pages of 64. */
@@ -43,18 +44,32 @@ final class MlaDecodeBench implements BenchOperation {
     /** DeepSeek-V3's 128 heads, whole and divided between 2, 8 and 16 GPUs. */
     private static final long[] HEADS = {128, 64, 16, 8};
 
+    /** Of FP8 caches, which no peer has fast: rows to be held against those of BF16. */
+    private static final long[][] FP8 = {
+        {128, 128, 1, 4096},
+        {128, 64, 1, 8192},
+        {128, 16, 1, 4096},
+        {128, 16, 1, 16384},
+        {32, 16, 1, 4096},
+        {1, 128, 1, 32768}
+    };
+
     private static final long[] BATCHES = {1, 32, 128};
     private static final long[] PAGE_SIZES = {1, 16, 32, 128, 256};
 
     /** What the bench asks of a step: the decode, or the schedule alone. */
     enum Part {
-        DECODE("mla_decode"),
-        SCHEDULE("mla_schedule");
+        DECODE("mla_decode", MlaCacheFormat.BF16),
+        FP8_DECODE("mla_decode_fp8", MlaCacheFormat.FP8_BLOCKS),
+        FP8_TOKEN_DECODE("mla_decode_fp8_token", MlaCacheFormat.FP8_TOKEN),
+        SCHEDULE("mla_schedule", MlaCacheFormat.BF16);
 
         private final String text;
+        private final MlaCacheFormat format;
 
-        Part(final String text) {
+        Part(final String text, final MlaCacheFormat format) {
             this.text = text;
+            this.format = format;
         }
     }
 
@@ -90,6 +105,14 @@ final class MlaDecodeBench implements BenchOperation {
             }
             return shapes; // no peer publishes figures
         }
+        if (part != Part.DECODE) {
+            if (list == CaseList.DEEPSEEK_V3) {
+                for (final long[] row : FP8) {
+                    shapes.add(shape(row[0], row[1], row[2], row[3], 64));
+                }
+            }
+            return shapes;
+        }
         switch (list) {
             case PEERS -> {
                 for (final long[] row : PUBLISHED) {
@@ -122,16 +145,20 @@ final class MlaDecodeBench implements BenchOperation {
             return new Work(Integer.BYTES * b, 0);
         }
         final double rows = b * shape.get("h") * shape.get("sq");
-        final double cached = b * shape.get("sk") * TOKEN_DIM * 2;
+        final double cached = b
+                * shape.get("sk")
+                * part.format.tokenSize()
+                * part.format.dtype().size();
         final double moved = cached + rows * ((TOKEN_DIM + VALUE_DIM) * 2 + Float.BYTES);
         return Work.bf16(moved, 2 * rows * shape.get("sk") * (TOKEN_DIM + VALUE_DIM));
     }
 
     /** {@return what is decoded in a case} */
-    static MlaDecodeCase decodeCase(final BenchShape shape, final long seed) {
+    static MlaDecodeCase decodeCase(final BenchShape shape, final MlaCacheFormat format, final long seed) {
         final MlaDecodeSpec spec = MlaDecodeSpec.of(
                         Math.toIntExact(shape.get("h")), Math.toIntExact(shape.get("page")), 1, 1, 1)
-                .withSQ(Math.toIntExact(shape.get("sq")));
+                .withSQ(Math.toIntExact(shape.get("sq")))
+                .withCacheFormat(format);
         return MlaDecodeCase.of(
                 spec,
                 Collections.nCopies(Math.toIntExact(shape.get("b")), Math.toIntExact(shape.get("sk"))),
@@ -143,7 +170,7 @@ final class MlaDecodeBench implements BenchOperation {
 
     @Override
     public Prepared prepare(final BenchGpu gpu, final BenchShape shape, final long seed) {
-        return new Step(gpu, decodeCase(shape, seed), part);
+        return new Step(gpu, decodeCase(shape, part.format, seed), part);
     }
 
     /** One bound step with its operands, on both sides. */
@@ -185,7 +212,7 @@ final class MlaDecodeBench implements BenchOperation {
                     .lse(lse)
                     .workspace(gpu.gpu().workspace(device, plan))
                     .build());
-            this.timed = part == Part.DECODE ? decode : schedule;
+            this.timed = part == Part.SCHEDULE ? schedule : decode;
             schedule.launch(gpu.stream()); // a decode needs one
         }
 

@@ -8,6 +8,7 @@ import io.hopper4j.DeviceArena;
 import io.hopper4j.DeviceTensor;
 import io.hopper4j.HostTensor;
 import io.hopper4j.TensorSpec;
+import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeLaunch;
 import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodePlan;
@@ -75,7 +76,7 @@ record MlaDecodeCase(MlaDecodeSpec spec, List<Integer> lengths, boolean ragged, 
 
     @Override
     public String shape() {
-        return "b=%s h=%d sq=%d page=%d len<=%d%s%s%s%s"
+        return "b=%s h=%d sq=%d page=%d len<=%d%s%s%s%s%s"
                 .formatted(
                         HostData.rows(lengths.size(), spec.maxBatch()),
                         spec.heads(),
@@ -85,7 +86,8 @@ record MlaDecodeCase(MlaDecodeSpec spec, List<Integer> lengths, boolean ragged, 
                         spec.causal() ? "" : " full",
                         spec.window() == 0 ? "" : " window=" + spec.window(),
                         ragged ? " ragged" : "",
-                        sink ? " sink" : "");
+                        sink ? " sink" : "",
+                        spec.cacheFormat() == MlaCacheFormat.BF16 ? "" : " " + spec.cacheFormat());
     }
 
     @Override
@@ -146,8 +148,9 @@ record MlaDecodeCase(MlaDecodeSpec spec, List<Integer> lengths, boolean ragged, 
         final long b = spec.maxBatch();
         final HostTensor q = HostTensor.allocate(host, DType.BF16, b, spec.sQ(), spec.heads(), TOKEN_DIM);
         HostData.fillWithNormal(q.reshape(b * spec.sQ() * spec.heads(), TOKEN_DIM), random);
+        final MlaCacheFormat format = spec.cacheFormat();
         final HostTensor cache =
-                poisoned(host, TensorSpec.packed(DType.BF16, spec.pages(), spec.pageSize(), TOKEN_DIM));
+                poisoned(host, TensorSpec.packed(format.dtype(), spec.pages(), spec.pageSize(), format.tokenSize()));
         final HostTensor table = HostTensor.allocate(host, DType.I32, b, spec.tableWidth());
         final HostTensor lengthTensor = HostTensor.allocate(host, DType.I32, b);
         final HostTensor tokenTensor = HostTensor.allocate(host, DType.I32, b);
@@ -171,7 +174,14 @@ record MlaDecodeCase(MlaDecodeSpec spec, List<Integer> lengths, boolean ragged, 
             for (int first = 0; r < lengths.size() && first < length; first += spec.pageSize()) {
                 table.setFloat(order[next], r, first / spec.pageSize());
                 final HostTensor page = cache.select(0, order[next++]);
-                fill(page.slice(0, 0, Math.min(spec.pageSize(), length - first)).segment(), choices, random);
+                final HostTensor used = page.slice(0, 0, Math.min(spec.pageSize(), length - first));
+                if (format == MlaCacheFormat.BF16) {
+                    fill(used.segment(), choices, random);
+                } else {
+                    for (long j = 0; j < used.shape().size(0); j++) {
+                        fillFp8(used.select(0, j).segment(), choices, random);
+                    }
+                }
             }
         }
         final HostTensor sinks = HostTensor.allocate(host, DType.F32, 1, spec.heads());
@@ -199,8 +209,19 @@ record MlaDecodeCase(MlaDecodeSpec spec, List<Integer> lengths, boolean ragged, 
         long bits = 0;
         for (long i = 0; i < values.byteSize() / Short.BYTES; i++) {
             bits = i % 5 == 0 ? random.next() : bits >>> 12;
-            values.setAtIndex(ValueLayout.JAVA_SHORT, i, choices[(int) (bits & (CHOICES - 1))]);
+            values.set(ValueLayout.JAVA_SHORT_UNALIGNED, i * Short.BYTES, choices[(int) (bits & (CHOICES - 1))]);
         }
+    }
+
+    /** Codes of standard deviation 64 and scales around 0.1 / 64. */
+    private void fillFp8(final MemorySegment token, final short[] choices, final SplitMix64 random) {
+        HostData.fillWithNormalCodes(token.asSlice(0, VALUE_DIM), random);
+        final int scales = spec.cacheFormat() == MlaCacheFormat.FP8_BLOCKS ? 4 : 1;
+        for (int i = 0; i < 4; i++) {
+            final float scale = i < scales ? (float) ((0.5 + random.fraction()) * 0.1 / 64) : 0;
+            token.set(ValueLayout.JAVA_FLOAT_UNALIGNED, VALUE_DIM + (long) i * Float.BYTES, scale);
+        }
+        fill(token.asSlice(VALUE_DIM + 4 * Float.BYTES), choices, random);
     }
 
     private static int[] shuffled(final int count, final SplitMix64 random) {

@@ -284,7 +284,7 @@ final class VerifyCases {
         }
     }
 
-    /** All pairs of heads and page sizes, query tokens and masks taking turns; then a batch of one long request, and one of many heads. */
+    /** All pairs of heads and page sizes, query tokens and masks taking turns; FP8 caches; then a batch of one long request, and one of many heads. */
     private static void mlaDecode(final List<VerifyCase> cases, final SplitMix64 random) {
         int turn = 0;
         for (final int heads : HEADS) {
@@ -294,6 +294,15 @@ final class VerifyCases {
                         .withCausal(turn % 4 != 3)
                         .withWindow(turn % 5 == 4 ? 100 : 0);
                 cases.add(MlaDecodeCase.of(spec, LENGTHS, turn % 2 * 3, turn % 3 == 1, turn % 7 == 2, random.next()));
+                turn++;
+            }
+        }
+        for (final MlaCacheFormat format : List.of(MlaCacheFormat.FP8_BLOCKS, MlaCacheFormat.FP8_TOKEN)) {
+            for (final int heads : HEADS) {
+                final MlaDecodeSpec spec = MlaDecodeSpec.of(heads, PAGES[turn % PAGES.length], 1, 1, 1)
+                        .withSQ(QUERY_TOKENS[turn % QUERY_TOKENS.length])
+                        .withCacheFormat(format);
+                cases.add(MlaDecodeCase.of(spec, LENGTHS, turn % 2 * 3, turn % 3 == 1, turn % 4 == 2, random.next()));
                 turn++;
             }
         }
@@ -316,7 +325,8 @@ final class VerifyCases {
                     .withSQ(1 + (int) random.below(5))
                     .withCausal(random.below(4) != 0)
                     .withWindow(random.below(3) == 0 ? 1 + (int) random.below(400) : 0)
-                    .withSmBudget((int) random.below(2) * (1 + (int) random.below(132)));
+                    .withSmBudget((int) random.below(2) * (1 + (int) random.below(132)))
+                    .withCacheFormat(pick(List.of(MlaCacheFormat.values()), random));
             cases.add(MlaDecodeCase.of(
                     spec, lengths, (int) random.below(5), random.below(2) == 0, random.below(2) == 0, random.next()));
         }

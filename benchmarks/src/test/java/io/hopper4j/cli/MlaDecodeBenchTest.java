@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import io.hopper4j.HostTensor;
 import io.hopper4j.Kernels;
+import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.cli.BenchOperation.CaseList;
 import org.assertj.core.data.Percentage;
 import org.junit.jupiter.api.Test;
@@ -40,7 +41,7 @@ final class MlaDecodeBenchTest {
             for (final CaseList list : CaseList.values()) {
                 assertThat(decode.cases(list)).isNotEmpty().doesNotHaveDuplicates();
                 for (final BenchShape shape : decode.cases(list)) {
-                    final MlaDecodeCase made = MlaDecodeBench.decodeCase(shape, 1);
+                    final MlaDecodeCase made = MlaDecodeBench.decodeCase(shape, MlaCacheFormat.BF16, 1);
                     assertThat(kernels.support(made.spec()).isSupported())
                             .as(shape.toString())
                             .isTrue();
@@ -49,6 +50,10 @@ final class MlaDecodeBenchTest {
                 }
             }
         }
+        final MlaDecodeBench fp8 = new MlaDecodeBench(MlaDecodeBench.Part.FP8_DECODE);
+        assertThat(decode.cases(CaseList.PEERS))
+                .as("FP8 rows have one of BF16 to be held against")
+                .containsAll(fp8.cases(CaseList.DEEPSEEK_V3));
         assertThat(schedule.cases(CaseList.DEEPSEEK_V3)).hasSize(3);
         assertThat(schedule.cases(CaseList.PEERS)).isEmpty();
         assertThat(BenchOperations.families()).contains("attention");

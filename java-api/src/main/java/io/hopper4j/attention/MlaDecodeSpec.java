@@ -20,8 +20,11 @@ import java.util.Objects;
  * positive infinity.
  *
  * <p>Token j of a request lies in slot {@code j % pageSize} of page {@code blockTable[j / pageSize]}. Slots behind the length may hold
- * anything, NaN included, and table entries behind it are not read; tokens on page numbers outside the cache count as zeros. Lengths
- * above {@code maxLength} are cut to it, and negative ones count as 0.
+ * anything, NaN included, and table entries behind it are not read.
+ *
+ * <p>Bad data on the device does no harm and is told of: tokens on page numbers outside the cache count as zeros, lengths above
+ * {@code maxLength} and query tokens above {@code sQ} are cut to it, negative ones count as 0, and the next call that waits for the device throws
+ * an {@link IllegalArgumentException} that names the first request with such values.
  *
  * @param heads query heads
  * @param sQ query tokens of a request, at most

@@ -7,4 +7,9 @@ final class BadData extends IllegalArgumentException {
     BadData(final String message) {
         super(message);
     }
+
+    /** {@return what is wrong with an element that should be in 0..most} */
+    static String describe(final String argument, final long index, final long got, final long most) {
+        return argument + "[" + index + "]: got " + got + ", need 0.." + most;
+    }
 }

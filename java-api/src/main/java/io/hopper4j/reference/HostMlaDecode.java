@@ -45,7 +45,10 @@ final class HostMlaDecode extends HostPlan<MlaDecodeSpec> implements MlaDecodePl
         public void rebind(final HostTensor lengths, final @Nullable HostTensor qTokens, final HostTensor schedule) {
             AttentionOperands.checkSchedule(
                     spec(), lengths.spec(), Operands.specOf(qTokens), schedule.spec(), scheduleBytes());
-            bindTo(spec().maxBatch(), batch -> StepRecord.write(lengths, qTokens, batch, schedule));
+            bindTo(spec().maxBatch(), batch -> {
+                StepRecord.write(lengths, qTokens, batch, schedule);
+                StepRecord.requireBounds(spec(), lengths, qTokens, batch);
+            });
         }
     }
 

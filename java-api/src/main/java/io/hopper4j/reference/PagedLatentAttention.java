@@ -26,10 +26,13 @@ public final class PagedLatentAttention {
      * @param spec the operation
      * @param x its tensors, as {@code MlaDecodePlan.bind} takes them; schedule and workspace are not used
      * @param batch requests in use
+     * @throws IllegalArgumentException if a request has a token on no page of the cache, once all is computed; the message names the first
      */
     public static void decode(final MlaDecodeSpec spec, final MlaDecodeOperands<HostTensor> x, final long batch) {
+        String bad = "";
         for (long r = 0; r < batch; r++) {
             final Request request = request(spec, x, r);
+            bad = bad.isEmpty() ? request.bad : bad;
             final HostTensor out = x.out().select(0, r);
             final HostTensor lse = x.lse().select(0, r);
             // Memory of a confined arena may be touched by this thread only: others compute, this one writes.
@@ -43,6 +46,9 @@ public final class PagedLatentAttention {
                 out.select(0, token).select(0, head).setFloats(rounded(rows[i]));
                 lse.setFloat((float) rows[i].logSumExp(), head, token);
             }
+        }
+        if (!bad.isEmpty()) {
+            throw new BadData(bad);
         }
     }
 
@@ -76,6 +82,8 @@ public final class PagedLatentAttention {
         private final int tokens;
         private final int first;
         private final float[][] cached;
+        /** What is wrong with the page of its first token that lies on none; empty: all lie on pages. */
+        private String bad = "";
 
         private Request(final MlaDecodeSpec spec, final MlaDecodeOperands<HostTensor> x, final long index) {
             this.spec = spec;
@@ -91,15 +99,18 @@ public final class PagedLatentAttention {
             // Nothing before the first query token's window is read.
             this.first = spec.window() == 0 ? 0 : Math.max(0, length - Math.max(0, tokens - 1) - spec.window());
             this.cached = new float[length - first][];
-            for (int j = first; j < length; j++) {
-                cached[j - first] = token(x.cache(), integer(x.blockTable(), index, j / spec.pageSize()), j);
+            for (int j = first; j < length && tokens > 0; j++) {
+                final int page = integer(x.blockTable(), index, j / spec.pageSize());
+                if (page < 0 || page >= spec.pages()) {
+                    cached[j - first] = ZEROS;
+                    bad = bad.isEmpty()
+                            ? BadData.describe("mla_decode: block_table", index, page, spec.pages() - 1)
+                            : bad;
+                } else {
+                    cached[j - first] = CachedToken.read(
+                            spec.cacheFormat(), x.cache().select(0, page).select(0, j % spec.pageSize()));
+                }
             }
-        }
-
-        private float[] token(final HostTensor cache, final int page, final int j) {
-            return page < 0 || page >= spec.pages()
-                    ? ZEROS
-                    : CachedToken.read(spec.cacheFormat(), cache.select(0, page).select(0, j % spec.pageSize()));
         }
 
         /** {@return the cached tokens of the request} */

@@ -1,6 +1,7 @@
 package io.hopper4j.reference;
 
 import io.hopper4j.HostTensor;
+import io.hopper4j.attention.MlaDecodeSpec;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import org.jspecify.annotations.Nullable;
@@ -27,6 +28,29 @@ final class StepRecord {
         for (long r = 0; r < batch; r++) {
             memory.set(INT, Integer.BYTES * (1 + 2 * r), PagedLatentAttention.integer(lengths, r));
             memory.set(INT, Integer.BYTES * (2 + 2 * r), tokens(qTokens, r));
+        }
+    }
+
+    /**
+     * Checks what a schedule was made from.
+     *
+     * @throws BadData if a length or a number of query tokens lies outside its bounds; the first is named
+     */
+    static void requireBounds(
+            final MlaDecodeSpec spec, final HostTensor lengths, final @Nullable HostTensor qTokens, final long batch) {
+        requireBounds("mla_schedule: lengths", lengths, batch, spec.maxLength());
+        if (qTokens != null) {
+            requireBounds("mla_schedule: q_tokens", qTokens, batch, spec.sQ());
+        }
+    }
+
+    private static void requireBounds(
+            final String argument, final HostTensor values, final long batch, final long most) {
+        for (long r = 0; r < batch; r++) {
+            final int value = PagedLatentAttention.integer(values, r);
+            if (value < 0 || value > most) {
+                throw new BadData(BadData.describe(argument, r, value, most));
+            }
         }
     }
 

@@ -6,6 +6,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
+import io.hopper4j.TensorSpec;
+import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.attention.MlaTolerance;
 import java.lang.foreign.Arena;
@@ -29,6 +31,7 @@ final class MlaData {
     final HostTensor cache;
     final HostTensor blockTable;
     private final int[][] pages;
+    private final float[][][] values;
 
     /**
      * Makes inputs.
@@ -54,14 +57,14 @@ final class MlaData {
         this.lengths = lengths.clone();
         this.tokens = tokens == null ? null : tokens.clone();
         this.q = HostTensor.allocate(arena, DType.BF16, lengths.length, spec.sQ(), spec.heads(), TOKEN_DIM);
-        this.cache = HostTensor.allocate(arena, DType.BF16, count, size, TOKEN_DIM);
+        final MlaCacheFormat format = spec.cacheFormat();
+        this.cache = HostTensor.allocate(arena, format.dtype(), count, size, format.tokenSize());
         this.blockTable =
                 HostTensor.allocate(arena, DType.I32, lengths.length, Math.max(1, Math.ceilDiv(longest, size)));
         this.pages = new int[lengths.length][];
+        this.values = new float[lengths.length][][];
         q.setFloats(normal(random, 1, q.spec().elements()));
-        final float[] poison = new float[Math.toIntExact(cache.spec().elements())];
-        Arrays.fill(poison, Float.NaN);
-        cache.setFloats(poison);
+        cache.segment().fill((byte) 0xFF); // NaN in every format
         final float[] wild = new float[Math.toIntExact(blockTable.spec().elements())];
         for (int i = 0; i < wild.length; i++) {
             wild[i] = WILD[i % WILD.length];
@@ -75,8 +78,9 @@ final class MlaData {
             for (int i = 0; i < pages[r].length; i++) {
                 blockTable.setFloat(pages[r][i], r, i);
             }
+            values[r] = new float[lengths[r]][];
             for (int j = 0; j < lengths[r]; j++) {
-                slot(r, j).setFloats(normal(random, 0.1, TOKEN_DIM));
+                values[r][j] = write(format, slot(r, j), random);
             }
         }
         this.sinks = withSink ? normal(random, 1, spec.heads()) : null;
@@ -88,6 +92,47 @@ final class MlaData {
             values[i] = (float) (size * random.nextGaussian());
         }
         return values;
+    }
+
+    /** Writes a token of normal values of standard deviation 0.1; gives its values. */
+    private static float[] write(final MlaCacheFormat format, final HostTensor slot, final SplittableRandom random) {
+        final float[] wanted = normal(random, 0.1, TOKEN_DIM);
+        if (format == MlaCacheFormat.BF16) {
+            slot.setFloats(wanted);
+            return slot.toFloats();
+        }
+        final HostTensor latent = part(slot, 0, DType.F8_E4M3, VALUE_DIM);
+        final HostTensor scales = part(slot, VALUE_DIM, DType.F32, 4);
+        final HostTensor rope = part(slot, VALUE_DIM + 16, DType.BF16, TOKEN_DIM - VALUE_DIM);
+        final int count = format == MlaCacheFormat.FP8_BLOCKS ? 4 : 1;
+        final float[] given = new float[4];
+        for (int i = 0; i < count; i++) {
+            given[i] = (float) (random.nextDouble(0.5, 2) * 0.4 / 448);
+        }
+        scales.setFloats(given);
+        final float[] codes = new float[VALUE_DIM];
+        for (int i = 0; i < VALUE_DIM; i++) {
+            codes[i] = wanted[i] / given[i * count / VALUE_DIM];
+        }
+        latent.setFloats(codes);
+        rope.setFloats(Arrays.copyOfRange(wanted, VALUE_DIM, TOKEN_DIM));
+        final float[] products = latent.toFloats();
+        for (int i = 0; i < VALUE_DIM; i++) {
+            products[i] *= given[i * count / VALUE_DIM];
+        }
+        final float[] result = Arrays.copyOf(rounded(products), TOKEN_DIM);
+        System.arraycopy(rope.toFloats(), 0, result, VALUE_DIM, TOKEN_DIM - VALUE_DIM);
+        return result;
+    }
+
+    private static float[] rounded(final float[] values) {
+        final HostTensor tensor = HostTensor.allocate(Arena.ofAuto(), DType.BF16, values.length);
+        tensor.setFloats(values);
+        return tensor.toFloats();
+    }
+
+    private static HostTensor part(final HostTensor slot, final long at, final DType dtype, final long count) {
+        return HostTensor.wrap(slot.segment().asSlice(at, count * dtype.size()), TensorSpec.packed(dtype, count));
     }
 
     private static int[] shuffled(final int count, final SplittableRandom random) {
@@ -141,7 +186,7 @@ final class MlaData {
             Arrays.setAll(cached, j -> null);
             final int used = r >= batch ? 0 : tokens == null ? spec.sQ() : tokens[r];
             for (int j = 0; used > 0 && j < cached.length; j++) {
-                cached[j] = slot(r, j).toFloats();
+                cached[j] = values[r][j];
             }
             // Heads behave alike: some of many.
             for (int h = 0; h < spec.heads(); h += spec.heads() > 20 ? 9 : 1) {

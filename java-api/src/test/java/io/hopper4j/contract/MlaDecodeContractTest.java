@@ -15,6 +15,7 @@ import io.hopper4j.Support;
 import io.hopper4j.Tensor;
 import io.hopper4j.TensorSpec;
 import io.hopper4j.UnsupportedKernelException;
+import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.attention.MlaDecodeLaunch;
 import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodePlan;
@@ -41,6 +42,8 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
     private static final long SEED = 20261125;
     private static final int[] EDGES = {0, 1, 63, 64, 65, 129, 1000};
 
+    private static final List<MlaCacheFormat> FORMATS = List.of(MlaCacheFormat.values());
+
     private final Backend<T> backend;
 
     MlaDecodeContractTest(final Backend<T> backend) {
@@ -62,6 +65,7 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
             boolean sink,
             boolean ragged,
             int sms,
+            MlaCacheFormat format,
             List<Integer> lengths,
             long seed) {
         MlaDecodeSpec spec() {
@@ -69,7 +73,8 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
                     .withSQ(sQ)
                     .withCausal(causal)
                     .withWindow(window)
-                    .withSmBudget(sms);
+                    .withSmBudget(sms)
+                    .withCacheFormat(format);
         }
     }
 
@@ -91,16 +96,22 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
                         turn % 5 == 1,
                         turn % 2 == 1,
                         0,
+                        MlaCacheFormat.BF16,
                         edges,
                         random.nextLong()));
                 turn++;
             }
         }
-        // One long request, which lies in many parts, and many short ones.
-        cases.add(new Case(16, 1, 64, true, 0, false, false, 0, List.of(6000), random.nextLong()));
-        cases.add(new Case(16, 1, 64, true, 0, true, false, 3, List.of(3000, 10, 900), random.nextLong()));
-        cases.add(new Case(1, 1, 16, true, 0, false, false, 0, Collections.nCopies(200, 3), random.nextLong()));
-        for (int i = 0; i < 10; i++) {
+        for (final MlaCacheFormat format : MlaCacheFormat.values()) {
+            // One long request, which lies in many parts, and many short ones.
+            cases.add(new Case(16, 1, 64, true, 0, false, false, 0, format, List.of(6000), random.nextLong()));
+            cases.add(new Case(16, 1, 64, true, 0, true, false, 3, format, List.of(3000, 10, 900), random.nextLong()));
+            final List<Integer> short3 = Collections.nCopies(200, 3);
+            cases.add(new Case(1, 1, 16, true, 0, false, false, 0, format, short3, random.nextLong()));
+            cases.add(new Case(128, 2, 64, true, 0, false, true, 0, format, edges, random.nextLong()));
+            cases.add(new Case(8, 2, 1, true, 64, false, false, 0, format, edges, random.nextLong()));
+        }
+        for (int i = 0; i < 18; i++) {
             final List<Integer> lengths =
                     random.ints(random.nextInt(1, 12), 0, 500).boxed().toList();
             cases.add(new Case(
@@ -112,6 +123,7 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
                     random.nextBoolean(),
                     random.nextBoolean(),
                     random.nextBoolean() ? 0 : random.nextInt(1, 20),
+                    FORMATS.get(i % FORMATS.size()),
                     lengths,
                     random.nextLong()));
         }
@@ -360,7 +372,7 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
     }
 
     @Test
-    void shouldReadPagesOutsideTheCacheAsZeros() {
+    void shouldReadPagesOutsideTheCacheAsZerosAndNameTheFirst() {
         final Bench bench = new Bench(MlaDecodeSpec.of(4, 64, 1, 1, 1), 128, 64);
         final HostTensor table = bench.data.blockTable;
         final float valid = table.getFloat(0, 0);
@@ -370,6 +382,11 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
         final HostTensor zeros = HostTensor.allocate(backend.host, DType.BF16, 64, TOKEN_DIM);
         try (bench.plan) {
             bench.run();
+            assertThatIllegalArgumentException()
+                    .isThrownBy(backend.stream()::synchronize)
+                    .withMessage(
+                            "mla_decode: block_table[0]: got 2147480064, need 0.." + (bench.data.spec.pages() - 1));
+            backend.stream().synchronize(); // told once
             final HostTensor out = backend.get(bench.out);
             final HostTensor lse = backend.get(bench.lse);
             assertThat(out.select(0, 1).toFloats()).as("zeros alone").containsOnly(0f);
@@ -398,7 +415,7 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
     }
 
     @Test
-    void shouldCutLengthsAndQueryTokens() {
+    void shouldCutLengthsAndQueryTokensAndNameTheFirst() {
         final int[] lengths = {70, 70, 70, 70};
         final MlaData data = new MlaData(
                 backend.host, MlaDecodeSpec.of(2, 16, 1, 1, 1).withSQ(2), lengths, new int[] {2, 0, 2, 1}, false, SEED);
@@ -408,7 +425,20 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
                 Objects.requireNonNull(bench.operands.qTokens()), MlaData.integers(backend.host, 9, -1, 2, 1));
         try (bench.plan) {
             bench.run();
+            assertThatIllegalArgumentException()
+                    .isThrownBy(backend.stream()::synchronize)
+                    .withMessage("mla_schedule: lengths[0]: got 1000, need 0..70");
             bench.assertDecoded(new int[] {70, 70, 0, 70}, 4);
+            // Bad values of requests not in use are nobody's business.
+            backend.overwrite(bench.lengths, MlaData.integers(backend.host, 70, 70, -3, 70));
+            bench.run(1);
+            assertThatIllegalArgumentException()
+                    .isThrownBy(backend.stream()::synchronize)
+                    .withMessage("mla_schedule: q_tokens[0]: got 9, need 0..2");
+            backend.overwrite(
+                    Objects.requireNonNull(bench.operands.qTokens()), MlaData.integers(backend.host, 2, -1, 2, 1));
+            bench.run(1);
+            backend.stream().synchronize();
         }
     }
 

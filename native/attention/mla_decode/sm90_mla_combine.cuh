@@ -1,0 +1,127 @@
+// Partial results of requests that lie in several parts into one, in a fixed order.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "attention/mla_decode/mla_decode_layout.h"
+#include "tile/fault.cuh"
+
+namespace h4j::mla {
+
+inline constexpr int kCombineWarps = 8;
+inline constexpr int kCombineThreads = 32 * kCombineWarps;
+
+// A row of 512 values belongs to 1, 2, 4 or 8 warps, which take its partial results in turn, 16 values a lane: few rows need many loads on their way.
+// Rows of requests in one piece are done already; those without keys get 0 and +inf.
+class Combiner {
+ public:
+  __device__ Combiner(const Params& params, float (&weights)[kCombineWarps], float (&values)[kCombineWarps][kValueDim])
+      : params_(params), weights_(weights), values_(values) {}
+
+  __device__ void run() {
+    const int warps = params_.warps_per_row;
+    const int warp = static_cast<int>(threadIdx.x / 32);
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const int rows = params_.s_q * params_.heads;
+    const int64_t at = int64_t{blockIdx.x} * (kCombineWarps / warps) + warp / warps;
+    const int request = static_cast<int>(at / rows);
+    const int row = static_cast<int>(at % rows);
+    const int token = row / params_.heads;
+    const int head = row % params_.heads;
+    bool used = request < params_.batch;
+    int first = 0;
+    int splits = 0;
+    if (used) {
+      const int tokens = params_.q_tokens != nullptr ? min(max(params_.q_tokens[request], 0), params_.s_q) : params_.s_q;
+      const int32_t* entry = params_.schedule + params_.layout.requests_at() + 2 * request;
+      first = entry[1];
+      splits = entry[3] - first;
+      used = token < tokens && splits != 1;
+    }
+    // Warps of one row agree, those of different rows need not: nobody leaves before the last barrier.
+    if (!__syncthreads_or(used)) return;
+
+    const int64_t stride = int64_t{params_.row_tiles} * kRows;
+    const int64_t slot = int64_t{first} * stride + row;
+    float largest = -INFINITY;
+    if (used) {
+      for (int split = lane; split < splits; split += 32) largest = fmaxf(largest, params_.partial_lse[slot + split * stride]);
+#pragma unroll
+      for (int distance = 16; distance > 0; distance /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
+    }
+    const float base = largest == -INFINITY ? 0.0f : largest;
+    float4 sum[4] = {};
+    float weight = 0.0f;
+    if (used) {
+#pragma unroll 4
+      for (int split = warp % warps; split < splits; split += warps) {
+        const float factor = exp2f(params_.partial_lse[slot + split * stride] - base);
+        const float* source = params_.partial_out + (slot + split * stride) * kValueDim + lane * 4;
+        weight += factor;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float4 part = *reinterpret_cast<const float4*>(source + i * 128);
+          sum[i].x = fmaf(factor, part.x, sum[i].x);
+          sum[i].y = fmaf(factor, part.y, sum[i].y);
+          sum[i].z = fmaf(factor, part.z, sum[i].z);
+          sum[i].w = fmaf(factor, part.w, sum[i].w);
+        }
+      }
+    }
+    if (warps > 1) {
+      if (lane == 0) weights_[warp] = weight;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) *reinterpret_cast<float4*>(&values_[warp][i * 128 + lane * 4]) = sum[i];
+      __syncthreads();
+      if (warp % warps != 0) return;
+      for (int other = warp + 1; other < warp + warps; ++other) {
+        weight += weights_[other];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float4 part = *reinterpret_cast<const float4*>(&values_[other][i * 128 + lane * 4]);
+          sum[i].x += part.x, sum[i].y += part.y, sum[i].z += part.z, sum[i].w += part.w;
+        }
+      }
+    }
+    if (!used) return;
+    float total = weight;
+    if (params_.sink != nullptr && weight > 0.0f) total += exp2f(params_.sink[head] * 1.44269504f - base);
+    const float factor = total > 0.0f ? 1.0f / total : 0.0f;
+    auto* target = static_cast<__nv_bfloat16*>(params_.out) + at * kValueDim + lane * 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(sum[i].x * factor, sum[i].y * factor),
+                                       __floats2bfloat162_rn(sum[i].z * factor, sum[i].w * factor)};
+      uint2 words;
+      memcpy(&words, pairs, sizeof words);
+      *reinterpret_cast<uint2*>(target + i * 128) = words;
+    }
+    if (lane == 0) {
+      params_.lse[(int64_t{request} * params_.heads + head) * params_.s_q + token] = weight > 0.0f ? (base + log2f(weight)) * 0.693147181f : INFINITY;
+    }
+  }
+
+ private:
+  const Params& params_;
+  float (&weights_)[kCombineWarps];
+  float (&values_)[kCombineWarps][kValueDim];
+};
+
+// What a decode kernel of the step found first; its block table may not be this launch's, so the entry is looked at again.
+__device__ inline void report_bad_page(const Params& params) {
+  const auto found = *reinterpret_cast<const unsigned long long*>(params.schedule + kBadPageAt);
+  if (found == ~0ull) return;
+  const auto request = static_cast<int64_t>(found >> 32);
+  const int page = params.block_table[request * params.block_table_ld + static_cast<int64_t>(found & 0xffffffffu)];
+  if (page < 0 || page >= params.pages) tile::report_fault(params.bad_page, request, page, 0, params.pages - 1);
+}
+
+__global__ void __launch_bounds__(kCombineThreads) combine_kernel(const __grid_constant__ Params params) {
+  __shared__ float weights[kCombineWarps];
+  __shared__ float values[kCombineWarps][kValueDim];
+  cudaGridDependencySynchronize();  // everything below reads what the decode kernel and the schedule wrote
+  if (blockIdx.x == 0 && threadIdx.x == 0) report_bad_page(params);
+  Combiner(params, weights, values).run();
+}
+
+}  // namespace h4j::mla
