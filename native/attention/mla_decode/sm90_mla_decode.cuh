@@ -407,9 +407,6 @@ using LoaderOf = std::conditional_t<kSource == Source::kBoxes, BoxLoader, std::c
 template <Source kSource>
 __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ Params params) {
   using Loader = LoaderOf<kSource>;
-  // Registers of a thread: 168 in the mean. A dequantising thread holds 80 of tokens on their way.
-  constexpr int kLoadRegisters = kSource == Source::kFp8 ? 120 : 40;
-  constexpr int kMathRegisters = kSource == Source::kFp8 ? 192 : 232;
   extern __shared__ __align__(1024) uint8_t memory[];
   SharedStorage& shared = *reinterpret_cast<SharedStorage*>(memory);
   if (threadIdx.x == 0) {
@@ -427,10 +424,10 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
   cudaTriggerProgrammaticLaunchCompletion();  // the merging kernel may take SMs as they become free
   const int group = cutlass::canonical_warp_group_idx();
   if (group == 0) {
-    cutlass::arch::warpgroup_reg_dealloc<kLoadRegisters>();
+    cutlass::arch::warpgroup_reg_dealloc<Loader::kLoadRegisters>();
     Loader(params, shared).run();
   } else {
-    cutlass::arch::warpgroup_reg_alloc<kMathRegisters>();
+    cutlass::arch::warpgroup_reg_alloc<Loader::kMathRegisters>();
     MathGroup<kSource>(params, shared, group - 1).run();
   }
 }

@@ -123,7 +123,6 @@ class LoaderBase {
 
  protected:
   static constexpr uint64_t kHint = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
-  static constexpr int kWarps = 4;
 
   __device__ void load_q(int request) {
     shared_.q_free.wait(q_phase_ ^ 1);
@@ -154,6 +153,8 @@ class LoaderBase {
 // By all four warps: one warp issues a copy every 34 ns, whatever its size, which small pages would feel.
 class BoxLoader : LoaderBase {
  public:
+  static constexpr int kLoadRegisters = 40;
+  static constexpr int kMathRegisters = 232;
   static constexpr int kFilledArrivals = 1;
   using LoaderBase::LoaderBase;
 
@@ -167,6 +168,8 @@ class BoxLoader : LoaderBase {
   }
 
  private:
+  static constexpr int kWarps = 4;
+
   // Page numbers outside the cache read as zeros.
   __device__ void load_block(const Segment& segment, int block, int buffer) {
     const int first_token = block * kBlock;
@@ -200,6 +203,8 @@ class BoxLoader : LoaderBase {
 // For pages of one or two tokens, where a box is a single row or two and the TMA unit would be the limit: 16 bytes a thread and copy.
 class TokenLoader : LoaderBase {
  public:
+  static constexpr int kLoadRegisters = 40;
+  static constexpr int kMathRegisters = 232;
   static constexpr int kFilledArrivals = 128;
   using LoaderBase::LoaderBase;
 
@@ -248,67 +253,66 @@ class TokenLoader : LoaderBase {
 // --- FP8 tokens --------------------------------------------------------------------------------------------------------------------------------
 
 // Tokens come straight into registers, a warp's lanes side by side over the 512 bytes of a latent, and go to shared memory as BF16 once a buffer is
-// free. The next block's are on their way while the math groups work on this one.
+// free. Tokens of the blocks to come are called into the L2, so that registers wait for it only and not for memory.
 class Dequantizer : LoaderBase {
  public:
-  static constexpr int kFilledArrivals = 4;  // one a warp
+  static constexpr int kWarps = 4;
+  static constexpr int kFilledArrivals = kWarps;
+  static constexpr int kLoadRegisters = 120;  // 82 of them hold tokens on their way
+  static constexpr int kMathRegisters = 192;
   __device__ Dequantizer(const Params& params, SharedStorage& shared) : LoaderBase(params, shared) {}
 
   __device__ void run() {
     SegmentWalk walk(params_);
     Segment segment;
-    if (!walk.next(segment)) return;
-    go_to(segment, 0, walk.request());
-    Quarter quarters[4];
-    const uint8_t* token = own_token();
-    int buffer = 0;
-    int q = segment.request;  // whose Q goes with the block, -1: it is there
-#pragma unroll
-    for (int i = 0; i < 4; ++i) fetch(quarters[i], token, i);
-    bool more = advance();
-    while (true) {
-      if (q >= 0 && warp() == 0) load_q(q);
+    bool more = walk.next(segment);
+    if (more) go_to(segment, 0, walk.request());
+    // One place in the code that fetches: tokens that came from two would be moved between registers, and moving waits for them.
+    while (more) {
+      const auto& ahead = shared_.ahead[warp()];
+      const int buffer = ahead.block % 2;
+      const int request = ahead.block == 0 ? ahead.segment.request : -1;  // whose Q goes with the block, -1: it is there
+      Tokens tokens;
+      uint32_t there;
+      fetch(tokens, own_token(there));
+      prefetch();
+      more = advance();
+      if (request >= 0 && warp() == 0) load_q(request);
       wait_free(buffer);
-      if (more) token = own_token();
-#pragma unroll
-      for (int i = 0; i < 4; ++i) store(quarters[i], buffer, i);
+      if (there != ~0u) clear(tokens, there);
+      store(tokens, buffer);
       cutlass::arch::fence_view_async_shared();  // the tensor core reads what ordinary stores wrote
       __syncwarp();
       if (lane() < kBarriersPerBlock) shared_.k_filled[buffer][lane()].arrive();
-      if (!more) return;
-      // Not before the last store: ptxas has few scoreboards, and a store would wait for loads just begun as well as for its own.
-#pragma unroll
-      for (int i = 0; i < 4; ++i) fetch(quarters[i], token, i);
-      const auto& ahead = shared_.ahead[warp()];
-      buffer = ahead.block % 2;
-      q = ahead.block == 0 ? ahead.segment.request : -1;
-      more = advance();
     }
   }
 
  private:
-  static constexpr int kTokens = 4;
+  static constexpr int kTokens = kBlock / kWarps;  // of a warp
+  static constexpr int kAhead = 2;                 // blocks that the L2 is ahead of the registers
 
-  struct Quarter {
-    uint4 latent[kTokens];  // 16 E4M3 values a lane: dims 16 * lane ...
-    uint4 rope;             // of token lane / 8: BF16 values 8 * (lane % 8) ...
-    float scale;            // of token lane / 4 % 4, scale lane % 4
+  struct Tokens {
+    uint4 latent[kTokens];     // 16 E4M3 values a lane: dims 16 * lane ...
+    uint4 rope[kTokens / 4];   // of token 4 * i + lane / 8: BF16 values 8 * (lane % 8) ...
+    float scale[kTokens / 8];  // of token 8 * i + lane / 4, scale lane % 4
   };
 
   __device__ static int lane() { return static_cast<int>(threadIdx.x % 32); }
   __device__ static int warp() { return static_cast<int>(threadIdx.x / 32); }
 
-  // Notes where the warp is and asks for the page of the token that is this lane's to know; lanes 16 to 31 repeat those of 0 to 15.
+  // Notes where the warp is and asks for the page of the token that is this lane's to know; higher lanes repeat those of the first.
   __device__ void go_to(const Segment& segment, int block, int request) {
     __syncwarp();  // all lanes have read what is overwritten
     if (lane() == 0) shared_.ahead[warp()] = {segment, block, request};
     __syncwarp();
     const int token = own_index(segment, block);
     page_ = token < segment.length ? table_entry(params_, segment, token) : 0;
+    const int later = token + kAhead * kBlock;
+    later_page_ = block + kAhead < segment.blocks && later < segment.length ? table_entry(params_, segment, later) : -1;
   }
 
   __device__ static int own_index(const Segment& segment, int block) {
-    return (segment.first_block + block) * kBlock + warp() * 4 * kTokens + lane() % (4 * kTokens);
+    return (segment.first_block + block) * kBlock + warp() * kTokens + lane() % kTokens;
   }
 
   __device__ bool advance() {
@@ -325,29 +329,34 @@ class Dequantizer : LoaderBase {
     return true;
   }
 
-  // Where that token begins; null where it lies behind the length or on no page.
-  __device__ const uint8_t* own_token() const {
+  __device__ const uint8_t* token_at(int page, int token) const {
+    return params_.tokens + page * params_.page_bytes + (token & ((1 << params_.page_shift) - 1)) * params_.token_bytes;
+  }
+
+  // Where the lane's token begins, and which lanes have one: the others' lie behind the length or on no page, and they read what is surely there.
+  __device__ const uint8_t* own_token(uint32_t& there) const {
     const Segment segment = shared_.ahead[warp()].segment;
     const int token = own_index(segment, shared_.ahead[warp()].block);
     const int page = token < segment.length ? checked_page(params_, segment, token, 1, page_) : -1;
-    return page < 0 ? nullptr : params_.tokens + page * params_.page_bytes + (token & ((1 << params_.page_shift) - 1)) * params_.token_bytes;
+    there = __ballot_sync(0xffffffffu, page >= 0);
+    return page < 0 ? params_.tokens : token_at(page, token);
   }
 
-  // 16 bytes of a token, zeros of none. Volatile: the compiler must not gather addresses of many loads, since registers are short.
-  __device__ static uint4 read(const uint8_t* token, int offset) {
+  // Calls tokens of a later block into the L2: those that lie one behind the other by one request.
+  __device__ void prefetch() const {
+    const int token = own_index(shared_.ahead[warp()].segment, shared_.ahead[warp()].block + kAhead);
+    const int run = params_.token_bytes == kFp8TokenBytes ? min(1 << params_.page_shift, kTokens) : 1;
+    if (lane() < kTokens && token % run == 0 && static_cast<unsigned>(later_page_) < static_cast<unsigned>(params_.pages)) {
+      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(token_at(later_page_, token)), "r"(run * kFp8TokenBytes) : "memory");
+    }
+  }
+
+  // Volatile: the compiler must not gather addresses of many loads, since registers are short.
+  __device__ static uint4 read(const uint8_t* source) {
     uint4 value;
-    asm volatile(
-        "{\n"
-        ".reg .pred there;\n"
-        "setp.ne.u64 there, %4, 0;\n"
-        "mov.b32 %0, 0;\n"
-        "mov.b32 %1, 0;\n"
-        "mov.b32 %2, 0;\n"
-        "mov.b32 %3, 0;\n"
-        "@there ld.global.nc.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%5];\n"
-        "}"
-        : "=&r"(value.x), "=&r"(value.y), "=&r"(value.z), "=&r"(value.w)
-        : "l"(token), "l"(token + offset));
+    asm volatile("ld.global.nc.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "l"(source));
     return value;
   }
 
@@ -355,31 +364,53 @@ class Dequantizer : LoaderBase {
     return reinterpret_cast<const uint8_t*>(__shfl_sync(0xffffffffu, reinterpret_cast<unsigned long long>(token), lane));
   }
 
-  __device__ void fetch(Quarter& quarter, const uint8_t* token, int index) const {
+  __device__ void fetch(Tokens& tokens, const uint8_t* own) const {
 #pragma unroll
-    for (int t = 0; t < kTokens; ++t) quarter.latent[t] = read(token_of(token, index * kTokens + t), lane() * 16);
-    quarter.rope = read(token_of(token, index * kTokens + lane() / 8), kFp8RopeAt + lane() % 8 * 16);
-    const uint8_t* source = token_of(token, index * kTokens + lane() / 4 % 4);
-    quarter.scale = source != nullptr ? __ldg(reinterpret_cast<const float*>(source + kFp8ScalesAt) + (lane() & (params_.scales - 1))) : 0.0f;
+    for (int i = 0; i < kTokens / 8; ++i) {
+      const uint8_t* source = token_of(own, i * 8 + lane() / 4) + kFp8ScalesAt + (lane() & (params_.scales - 1)) * 4;
+      asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(tokens.scale[i]) : "l"(source));
+    }
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) tokens.latent[t] = read(token_of(own, t) + lane() * 16);
+#pragma unroll
+    for (int i = 0; i < kTokens / 4; ++i) tokens.rope[i] = read(token_of(own, i * 4 + lane() / 8) + kFp8RopeAt + lane() % 8 * 16);
   }
 
-  __device__ void store(const Quarter& quarter, int buffer, int index) const {
-    const int first = warp() * 4 * kTokens + index * kTokens;
-    const int place = index % 2 * kTokens;  // of the first token in the swizzle's 8 rows
-    // Dims 16 * lane ... are two 16-byte units of chunk lane / 4. Neighbouring chunks start with different ones, so that 8 lanes meet 8 different banks.
-    uint8_t* chunk = shared_.k[buffer][lane() / 4] + first * 128;
-    const bool swap = lane() / 4 % 2 != 0;
-    const int unit = lane() % 4 * 2 + swap;
+  // Zeros for tokens that are not there.
+  __device__ static void clear(Tokens& tokens, uint32_t there) {
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
-      const float scale = __shfl_sync(0xffffffffu, quarter.scale, t * 4 + lane() / 8);
-      const uint4 words = quarter.latent[t];
-      uint8_t* row = chunk + t * 128;
-      *reinterpret_cast<uint4*>(row + (unit ^ (place + t)) * 16) = to_bf16(swap ? words.z : words.x, swap ? words.w : words.y, scale);
-      *reinterpret_cast<uint4*>(row + (unit ^ 1 ^ (place + t)) * 16) = to_bf16(swap ? words.x : words.z, swap ? words.y : words.w, scale);
+      if ((there >> t & 1) == 0) tokens.latent[t] = make_uint4(0, 0, 0, 0);
     }
-    const int t = lane() / 8;
-    *reinterpret_cast<uint4*>(shared_.k[buffer][kChunks - 1] + (first + t) * 128 + (lane() % 8 ^ (place + t)) * 16) = quarter.rope;
+#pragma unroll
+    for (int i = 0; i < kTokens / 4; ++i) {
+      if ((there >> (i * 4 + lane() / 8) & 1) == 0) tokens.rope[i] = make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < kTokens / 8; ++i) {
+      if ((there >> (i * 8 + lane() / 4) & 1) == 0) tokens.scale[i] = 0.0f;
+    }
+  }
+
+  __device__ void store(const Tokens& tokens, int buffer) const {
+    const int first = warp() * kTokens * 128;  // byte of the warp's first row in a chunk, whose rows take turns in the swizzle by eights
+    // Dims 16 * lane ... are two 16-byte units of chunk lane / 4. Neighbouring chunks start with different ones, so that 8 lanes meet 8 different banks.
+    uint8_t* chunk = shared_.k[buffer][lane() / 4] + first;
+    const bool swap = lane() / 4 % 2 != 0;
+    const int unit = (lane() % 4 * 2 + swap) * 16;
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      const float scale = __shfl_sync(0xffffffffu, tokens.scale[t / 8], t % 8 * 4 + lane() / 8);
+      const uint4 words = tokens.latent[t];
+      uint8_t* row = chunk + t * 128;
+      *reinterpret_cast<uint4*>(row + (unit ^ t % 8 * 16)) = to_bf16(swap ? words.z : words.x, swap ? words.w : words.y, scale);
+      *reinterpret_cast<uint4*>(row + (unit ^ 16 ^ t % 8 * 16)) = to_bf16(swap ? words.x : words.z, swap ? words.y : words.w, scale);
+    }
+#pragma unroll
+    for (int i = 0; i < kTokens / 4; ++i) {
+      const int t = i * 4 + lane() / 8;
+      *reinterpret_cast<uint4*>(shared_.k[buffer][kChunks - 1] + first + t * 128 + (lane() % 8 ^ t % 8) * 16) = tokens.rope[i];
+    }
   }
 
   // Eight E4M3 values times their scale, rounded to BF16.
@@ -396,6 +427,7 @@ class Dequantizer : LoaderBase {
   }
 
   int page_ = 0;
+  int later_page_ = -1;
 };
 
 }  // namespace h4j::mla
