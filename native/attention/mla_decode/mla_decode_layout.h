@@ -42,11 +42,15 @@ inline constexpr int kShares = 6;
 
 // The schedule, int32 values in device memory, written once per decode step and read by every layer's launch:
 //   header   [4]               first entry of a block table that names no page, request << 32 | column, all ones: none; blocks a part (cost units)
-//   parts    [parts][8]        first request, last request, end block of the last (counted from its first block), 0; and the stretch of the first request:
-//                              its length, query tokens, absolute first block, blocks. So a part starts loading after one read.
-//   requests [max_batch][2]    where the request's cost begins; its first partial result (prefix of splits); one more entry closes the table
+//   parts    [parts][8]        first request, last request, end block of the last (counted from its first block), which of the two lie in other parts
+//                              too; and the stretch of the first request: its length, query tokens, absolute first block, blocks. So a part starts
+//                              loading after one read.
+//   requests [max_batch]       where the request's cost begins; one more entry closes the table
+// A part has two partial results at most: number 2 * part of its first request, 2 * part + 1 of its last where that is another.
 inline constexpr int kBadPageAt = 0;  // uint64
 inline constexpr int kShareAt = 2;
+inline constexpr int kFirstCut = 1;
+inline constexpr int kLastCut = 2;
 
 struct ScheduleLayout {
   int parts;
@@ -54,9 +58,8 @@ struct ScheduleLayout {
 
   constexpr int64_t parts_at() const { return 4; }
   constexpr int64_t requests_at() const { return parts_at() + int64_t{8} * parts; }
-  constexpr int64_t size() const { return requests_at() + int64_t{2} * (max_batch + 1); }
-  // Partial results of one row tile: a part begins at most one request that it does not finish, and ends at most one.
-  constexpr int64_t max_splits() const { return int64_t{parts} + max_batch; }
+  constexpr int64_t size() const { return requests_at() + max_batch + 1; }
+  constexpr int64_t max_splits() const { return int64_t{2} * parts; }
 };
 
 struct ScheduleParams {
@@ -111,6 +114,25 @@ struct Params {
   FaultSite bad_page;
   ScheduleLayout layout;
 };
+
+// A divisor in use many times: non-negative numbers by it, whose quotients are far below 2^20. The estimate is off by one at most.
+struct Share {
+  constexpr explicit Share(int share) : blocks(share), inverse(1.0f / static_cast<float>(share)) {}
+
+  constexpr int part_of(int cost) const {
+    const int part = static_cast<int>(static_cast<float>(cost) * inverse);
+    const int rest = cost - part * blocks;
+    return rest < 0 ? part - 1 : rest >= blocks ? part + 1 : part;
+  }
+
+  int blocks;
+  float inverse;
+};
+
+// Parts that a request's blocks lie in.
+constexpr int pieces(int begin, int blocks, const Share& share) {
+  return blocks > 0 ? share.part_of(begin + blocks - 1) - share.part_of(begin) + 1 : 0;
+}
 
 // Blocks of a request that any of its tokens sees.
 struct BlockRange {

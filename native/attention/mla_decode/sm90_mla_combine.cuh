@@ -29,23 +29,29 @@ class Combiner {
     const int token = row / params_.heads;
     const int head = row % params_.heads;
     bool used = request < params_.batch;
-    int first = 0;
+    int first = 0;  // part
     int splits = 0;
+    bool inside = false;  // a part, which has another request first
     if (used) {
       const int tokens = params_.q_tokens != nullptr ? min(max(params_.q_tokens[request], 0), params_.s_q) : params_.s_q;
-      const int32_t* entry = params_.schedule + params_.layout.requests_at() + 2 * request;
-      first = entry[1];
-      splits = entry[3] - first;
+      const int32_t* entry = params_.schedule + params_.layout.requests_at() + request;
+      const int begin = entry[0];
+      const int blocks = entry[1] - begin - kRequestOverheadBlocks;  // of cost, which is nil where there are none
+      const Share share(params_.schedule[kShareAt]);
+      first = share.part_of(begin);
+      inside = begin != first * share.blocks;
+      splits = pieces(begin, blocks, share);
       used = token < tokens && splits != 1;
     }
     // Warps of one row agree, those of different rows need not: nobody leaves before the last barrier.
     if (!__syncthreads_or(used)) return;
 
     const int64_t stride = int64_t{params_.row_tiles} * kRows;
-    const int64_t slot = int64_t{first} * stride + row;
+    // A part's first request has its even number, and only the first piece of this one may not be a part's first.
+    const auto slot = [&](int split) { return (int64_t{2} * (first + split) + (split == 0 && inside ? 1 : 0)) * stride + row; };
     float largest = -INFINITY;
     if (used) {
-      for (int split = lane; split < splits; split += 32) largest = fmaxf(largest, params_.partial_lse[slot + split * stride]);
+      for (int split = lane; split < splits; split += 32) largest = fmaxf(largest, params_.partial_lse[slot(split)]);
 #pragma unroll
       for (int distance = 16; distance > 0; distance /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
     }
@@ -55,8 +61,8 @@ class Combiner {
     if (used) {
 #pragma unroll 4
       for (int split = warp % warps; split < splits; split += warps) {
-        const float factor = exp2f(params_.partial_lse[slot + split * stride] - base);
-        const float* source = params_.partial_out + (slot + split * stride) * kValueDim + lane * 4;
+        const float factor = exp2f(params_.partial_lse[slot(split)] - base);
+        const float* source = params_.partial_out + slot(split) * kValueDim + lane * 4;
         weight += factor;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {

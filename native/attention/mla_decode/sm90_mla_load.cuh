@@ -81,11 +81,11 @@ class SegmentWalk {
 
   __device__ int request() const { return request_; }
 
-  // Index of the partial result of a segment, -1 where its request is in one piece. Read when it is needed, so that no load waits for it.
+  // Number of the partial result of a segment, -1 where its request is in one piece.
   __device__ int split(const Segment& segment) const {
-    const int32_t* entry = params_.schedule + params_.layout.requests_at() + 2 * segment.request;
-    const int splits = entry[3] - entry[1];
-    return splits == 1 ? -1 : entry[1] + part() - entry[0] / params_.schedule[kShareAt];
+    const int4 range = *entry();
+    if (segment.request == range.x) return (range.w & kFirstCut) != 0 ? 2 * part() : -1;
+    return segment.request == range.y && (range.w & kLastCut) != 0 ? 2 * part() + 1 : -1;
   }
 
  private:

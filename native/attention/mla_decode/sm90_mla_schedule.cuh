@@ -1,4 +1,4 @@
-// The schedule of a decode step: equal shares of all requests' blocks, by prefix sums, with no serial walk.
+// The schedule of a decode step: equal shares of all requests' blocks, by a prefix sum, with no serial walk.
 #pragma once
 
 #include "attention/mla_decode/mla_decode_layout.h"
@@ -7,110 +7,127 @@
 namespace h4j::mla {
 
 inline constexpr int kScheduleThreads = 512;
-
-__device__ inline int query_tokens(const ScheduleParams& params, int request) {
-  return params.q_tokens != nullptr ? min(max(params.q_tokens[request], 0), params.s_q) : params.s_q;
-}
-
-__device__ inline BlockRange request_blocks(const ScheduleParams& params, int request) {
-  if (request >= params.batch) return {0, 0};
-  const int tokens = query_tokens(params, request);
-  if (tokens == 0) return {0, 0};
-  return block_range(params.lengths[request], tokens, params.window, params.max_length);
-}
-
-// Blocks and beginnings of the first requests in shared memory; those of later ones are computed and read again.
+inline constexpr int kScheduleWarps = kScheduleThreads / 32;
+// Blocks and beginnings of the first requests are kept in shared memory; those of later ones are computed and read again.
 inline constexpr int kCached = 2048;
 
-struct Cache {
+struct ScheduleStorage {
   int blocks[kCached];
   int begins[kCached];
+  int warp_sums[2][kScheduleWarps];  // rounds take turns, so that one barrier a round is enough
+  int warp_largest[2][kScheduleWarps];
+  int pieces[kShares];  // of requests that a share cuts
+  int bad_length;       // first request whose length lies outside its bounds, and whose query tokens do
+  int bad_q_tokens;
 };
 
 class Requests {
  public:
-  __device__ Requests(const ScheduleParams& params, Cache& cache)
-      : params_(params), cache_(cache), table_(params.schedule + params.layout.requests_at()) {}
+  __device__ Requests(const ScheduleParams& params, ScheduleStorage& shared)
+      : params_(params), shared_(shared), table_(params.schedule + params.layout.requests_at()) {}
 
-  __device__ int blocks(int request) const { return request < kCached ? cache_.blocks[request] : request_blocks(params_, request).count; }
-  __device__ int begin(int request) const { return request < kCached ? cache_.begins[request] : table_[2 * request]; }
+  __device__ int tokens(int request) const { return params_.q_tokens != nullptr ? min(max(params_.q_tokens[request], 0), params_.s_q) : params_.s_q; }
+
+  __device__ BlockRange range(int request) const {
+    if (request >= params_.batch) return {0, 0};
+    const int used = tokens(request);
+    return used > 0 ? block_range(params_.lengths[request], used, params_.window, params_.max_length) : BlockRange{0, 0};
+  }
+
+  __device__ int blocks(int request) const { return request < kCached ? shared_.blocks[request] : range(request).count; }
+  __device__ int begin(int request) const { return request < kCached ? shared_.begins[request] : table_[request]; }
+
   __device__ void set(int request, int blocks, int begin) const {
     if (request < kCached) {
-      cache_.blocks[request] = blocks;
-      cache_.begins[request] = begin;
+      shared_.blocks[request] = blocks;
+      shared_.begins[request] = begin;
     }
-    table_[2 * request] = begin;
+    table_[request] = begin;
   }
-  __device__ void set_split(int request, int split) const { table_[2 * request + 1] = split; }
+
+  // The last one that begins at or before a cost.
+  __device__ int find(int cost) const {
+    int low = 0;
+    int high = params_.batch - 1;
+    while (low < high) {
+      const int middle = (low + high + 1) / 2;
+      if (begin(middle) <= cost)
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    return low;
+  }
 
  private:
   const ScheduleParams& params_;
-  Cache& cache_;
+  ScheduleStorage& shared_;
   int32_t* table_;
 };
 
-// Inclusive prefix sum over the CTA; `warp_sums` has a slot a warp. Returns the sum before this thread and the total.
-__device__ inline int2 scan_before(int value, int* warp_sums) {
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  int sum = value;
-#pragma unroll
-  for (int distance = 1; distance < 32; distance *= 2) {
-    const int other = __shfl_up_sync(0xffffffffu, sum, distance);
-    if (lane >= distance) sum += other;
-  }
-  if (lane == 31) warp_sums[warp] = sum;
-  __syncthreads();
-  int before = 0;
-  int total = 0;
-#pragma unroll
-  for (int w = 0; w < kScheduleThreads / 32; ++w) {
-    before += w < warp ? warp_sums[w] : 0;
-    total += warp_sums[w];
-  }
-  __syncthreads();
-  return {before + sum - value, total};
-}
+// Where costs begin, their sum and the largest, as the rounds over the requests go on.
+class Prefix {
+ public:
+  __device__ explicit Prefix(ScheduleStorage& shared) : shared_(shared) {}
 
-// Parts of `share` blocks that a request's blocks lie in.
-__device__ inline int pieces(int begin, int blocks, int share) { return blocks > 0 ? (begin + blocks - 1) / share - begin / share + 1 : 0; }
+  // The sum before this thread's cost.
+  __device__ int add(int cost) {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const int warp = static_cast<int>(threadIdx.x / 32);
+    int sum = cost;
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const int other = __shfl_up_sync(0xffffffffu, sum, distance);
+      if (lane >= distance) sum += other;
+    }
+    const int largest = __reduce_max_sync(0xffffffffu, cost);
+    if (lane == 31) shared_.warp_sums[turn_][warp] = sum, shared_.warp_largest[turn_][warp] = largest;
+    __syncthreads();
+    int before = total_ + sum - cost;
+#pragma unroll
+    for (int w = 0; w < kScheduleWarps; ++w) {
+      const int other = shared_.warp_sums[turn_][w];
+      before += w < warp ? other : 0;
+      total_ += other;
+      largest_ = max(largest_, shared_.warp_largest[turn_][w]);
+    }
+    turn_ ^= 1;
+    return before;
+  }
 
-// What the choice of a share adds up over the CTA.
-struct Tally {
-  int bad_length;  // first request whose length lies outside its bounds, and whose query tokens do
-  int bad_q_tokens;
-  int largest;          // cost of a request
-  int pieces[kShares];  // of requests that a share cuts
+  __device__ int total() const { return total_; }
+  __device__ int largest() const { return largest_; }
+
+ private:
+  ScheduleStorage& shared_;
+  int turn_ = 0;
+  int total_ = 0;
+  int largest_ = 1;
 };
 
 // Blocks of a part. The even share cuts most requests when there are about as many requests as parts; a slightly larger one, or one that whole requests
-// of the largest kind fill, may cut fewer and cost less.
-__device__ inline int choose_share(const ScheduleParams& params, const Requests& requests, int total, Tally& tally) {
-  int largest = 1;
-  for (int request = static_cast<int>(threadIdx.x); request < params.batch; request += kScheduleThreads) {
-    largest = max(largest, requests.blocks(request) + kRequestOverheadBlocks);
-  }
-  largest = __reduce_max_sync(0xffffffffu, largest);
-  if (threadIdx.x % 32 == 0) atomicMax(&tally.largest, largest);  // integers: the order does not matter, here and below
-  __syncthreads();
-
-  const int even = max((total + params.layout.parts - 1) / params.layout.parts, 1);
+// of the largest kind fill, may cut fewer and cost less. Behind it, what every thread wrote about its requests is there for all.
+__device__ inline int choose_share(const ScheduleParams& params, const Requests& requests, const Prefix& prefix, ScheduleStorage& shared) {
+  const int even = max((prefix.total() + params.layout.parts - 1) / params.layout.parts, 1);
   int shares[kShares];
 #pragma unroll
   for (int i = 0; i < kShares - 1; ++i) shares[i] = even + i * max(even / 48, 1);
-  shares[kShares - 1] = (even + tally.largest - 1) / tally.largest * tally.largest;
+  shares[kShares - 1] = (even + prefix.largest() - 1) / prefix.largest() * prefix.largest();
 
-  // A warp looks at 32 requests and one share at a time: few requests are spread over all warps.
-  const int groups = (params.batch + 31) / 32;
-  for (int item = static_cast<int>(threadIdx.x / 32); item < groups * kShares; item += kScheduleThreads / 32) {
-    const int share = item / groups;
-    const int request = item % groups * 32 + static_cast<int>(threadIdx.x % 32);
-    int chosen = 0;
+  int counts[kShares] = {};
+  for (int request = static_cast<int>(threadIdx.x); request < params.batch; request += kScheduleThreads) {
+    const int begin = requests.begin(request);
+    const int blocks = requests.blocks(request);
 #pragma unroll
-    for (int i = 0; i < kShares; ++i) chosen = share == i ? shares[i] : chosen;
-    const int count = request < params.batch ? pieces(requests.begin(request), requests.blocks(request), chosen) : 0;
-    const int sum = __reduce_add_sync(0xffffffffu, count > 1 ? count : 0);
-    if (threadIdx.x % 32 == 0 && sum > 0) atomicAdd(&tally.pieces[share], sum);
+    for (int i = 0; i < kShares; ++i) {
+      const int count = pieces(begin, blocks, Share(shares[i]));
+      counts[i] += count > 1 ? count : 0;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kShares; ++i) {
+    const int sum = __reduce_add_sync(0xffffffffu, counts[i]);
+    if (threadIdx.x % 32 == 0 && sum > 0) atomicAdd(&shared.pieces[i], sum);  // integers: the order does not matter
   }
   __syncthreads();
   int best = even;
@@ -118,7 +135,7 @@ __device__ inline int choose_share(const ScheduleParams& params, const Requests&
 #pragma unroll
   for (int i = 0; i < kShares; ++i) {
     const float cost =
-        static_cast<float>(shares[i]) + params.partial_cost * static_cast<float>(tally.pieces[i]) + (tally.pieces[i] > 0 ? kMergeBlocks : 0.0f);
+        static_cast<float>(shares[i]) + params.partial_cost * static_cast<float>(shared.pieces[i]) + (shared.pieces[i] > 0 ? kMergeBlocks : 0.0f);
     if (i == 0 || cost < least) {
       least = cost;
       best = shares[i];
@@ -128,98 +145,75 @@ __device__ inline int choose_share(const ScheduleParams& params, const Requests&
 }
 
 // Bad lengths and query tokens are cut to their bounds everywhere; the host is told of the first.
-__device__ inline void note_bad_values(const ScheduleParams& params, int request, Tally& tally) {
+__device__ inline void note_bad_values(const ScheduleParams& params, int request, ScheduleStorage& shared) {
   const int length = params.lengths[request];
-  if (length < 0 || length > params.max_length) atomicMin(&tally.bad_length, request);
+  if (length < 0 || length > params.max_length) atomicMin(&shared.bad_length, request);
   if (params.q_tokens == nullptr) return;
   const int tokens = params.q_tokens[request];
-  if (tokens < 0 || tokens > params.s_q) atomicMin(&tally.bad_q_tokens, request);
+  if (tokens < 0 || tokens > params.s_q) atomicMin(&shared.bad_q_tokens, request);
 }
 
-__device__ inline void report_bad_values(const ScheduleParams& params, const Tally& tally) {
-  if (tally.bad_length != INT32_MAX) {
-    tile::report_fault(params.bad_length, tally.bad_length, params.lengths[tally.bad_length], 0, params.max_length);
+__device__ inline void report_bad_values(const ScheduleParams& params, const ScheduleStorage& shared) {
+  if (shared.bad_length != INT32_MAX) {
+    tile::report_fault(params.bad_length, shared.bad_length, params.lengths[shared.bad_length], 0, params.max_length);
   }
-  if (tally.bad_q_tokens != INT32_MAX) {
-    tile::report_fault(params.bad_q_tokens, tally.bad_q_tokens, params.q_tokens[tally.bad_q_tokens], 0, params.s_q);
+  if (shared.bad_q_tokens != INT32_MAX) {
+    tile::report_fault(params.bad_q_tokens, shared.bad_q_tokens, params.q_tokens[shared.bad_q_tokens], 0, params.s_q);
   }
 }
 
 __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid_constant__ ScheduleParams params) {
-  __shared__ int warp_sums[kScheduleThreads / 32];
-  __shared__ Tally tally;
-  __shared__ Cache cache;
-  const Requests requests(params, cache);
-  const int parts = params.layout.parts;
-  if (threadIdx.x == 0) tally.largest = 1, tally.bad_length = tally.bad_q_tokens = INT32_MAX;
-  if (threadIdx.x < kShares) tally.pieces[threadIdx.x] = 0;
-  __syncthreads();
+  __shared__ ScheduleStorage shared;
+  const Requests requests(params, shared);
+  if (threadIdx.x == 0) shared.bad_length = shared.bad_q_tokens = INT32_MAX;
+  if (threadIdx.x < kShares) shared.pieces[threadIdx.x] = 0;
 
   // Where each request's cost begins.
-  int total = 0;
+  Prefix prefix(shared);
   for (int first = 0; first < params.batch; first += kScheduleThreads) {
     const int request = first + static_cast<int>(threadIdx.x);
-    const int blocks = request_blocks(params, request).count;
-    const int2 sums = scan_before(blocks > 0 ? blocks + kRequestOverheadBlocks : 0, warp_sums);
+    const int blocks = requests.range(request).count;
+    const int begin = prefix.add(blocks > 0 ? blocks + kRequestOverheadBlocks : 0);
     if (request < params.batch) {
-      requests.set(request, blocks, total + sums.x);
-      note_bad_values(params, request, tally);
+      requests.set(request, blocks, begin);
+      note_bad_values(params, request, shared);
     }
-    total += sums.y;
   }
-  __syncthreads();
-  const int share = choose_share(params, requests, total, tally);
-
-  // Parts that a request's blocks lie in are its splits.
-  int splits_before = 0;
-  for (int first = 0; first < params.batch; first += kScheduleThreads) {
-    const int request = first + static_cast<int>(threadIdx.x);
-    const int splits = request < params.batch ? pieces(requests.begin(request), requests.blocks(request), share) : 0;
-    const int2 sums = scan_before(splits, warp_sums);
-    if (request < params.batch) requests.set_split(request, splits_before + sums.x);
-    splits_before += sums.y;
-  }
-  if (threadIdx.x == 0) {
-    int32_t* end = params.schedule + params.layout.requests_at() + int64_t{2} * params.batch;
-    end[0] = total;
-    end[1] = splits_before;
+  const int total = prefix.total();
+  const int share = choose_share(params, requests, prefix, shared);
+  if (threadIdx.x == kScheduleThreads - 1) {
+    params.schedule[params.layout.requests_at() + params.batch] = total;
     *reinterpret_cast<unsigned long long*>(params.schedule + kBadPageAt) = ~0ull;
     params.schedule[kShareAt] = share;
-    report_bad_values(params, tally);
+    report_bad_values(params, shared);
   }
-  __syncthreads();
 
-  // Each part's first and last request: the last one that begins at or before a cost. A thread each, side by side.
+  // Each part's first and last request, a thread each, side by side.
+  const int parts = params.layout.parts;
   for (int item = static_cast<int>(threadIdx.x); item < (2 * parts + 31) / 32 * 32; item += kScheduleThreads) {
     const int part = item / 2;
     const bool second = item % 2 != 0;
     const int begin = part * share;
     const int end = min(begin + share, total);
-    const int cost = second ? end - 1 : begin;
-    int low = 0;
-    int high = params.batch - 1;
-    while (low < high) {
-      const int middle = (low + high + 1) / 2;
-      if (requests.begin(middle) <= cost)
-        low = middle;
-      else
-        high = middle - 1;
-    }
-    const int other = __shfl_xor_sync(0xffffffffu, low, 1);
+    const int own = requests.find(second ? end - 1 : begin);
+    const int other = __shfl_xor_sync(0xffffffffu, own, 1);
     if (part >= parts) continue;
-    const int first = second ? other : low;
-    const int last = second ? low : other;
+    const int first = second ? other : own;
+    const int last = second ? own : other;
     int4 value = second ? make_int4(0, 0, 0, 0) : make_int4(0, -1, 0, 0);  // of a part without work
     if (begin < end) {
       const int last_end = end - requests.begin(last);
       if (second) {
         const int skipped = begin - requests.begin(first);
         const int first_end = first == last ? min(last_end, requests.blocks(first)) : requests.blocks(first);
-        const int tokens = query_tokens(params, first);
+        const int tokens = requests.tokens(first);
         const int length = min(max(params.lengths[first], 0), params.max_length);
         value = make_int4(length, tokens, block_range(length, tokens, params.window, params.max_length).first + skipped, max(first_end - skipped, 0));
       } else {
-        value = make_int4(first, last, last_end, 0);
+        const Share divisor(share);
+        const int cut = (pieces(requests.begin(first), requests.blocks(first), divisor) > 1 ? kFirstCut : 0) |
+                        (pieces(requests.begin(last), requests.blocks(last), divisor) > 1 ? kLastCut : 0);
+        value = make_int4(first, last, last_end, cut);
       }
     }
     reinterpret_cast<int4*>(params.schedule + params.layout.parts_at())[item] = value;
