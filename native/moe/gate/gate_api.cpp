@@ -59,6 +59,7 @@ struct Launch final : h4j_launch {
     }
     require_ld(kOperation, "logits_ld", args.logits_ld, spec.experts, 1);
     if (args.bias != 0) require_address(kOperation, "bias", args.bias, 4);
+    if (args.disabled != 0) require_address(kOperation, "disabled", args.disabled, 1);
     if (args.counts != 0) require_address(kOperation, "counts", args.counts, 4);
     params = {
         .logits = reinterpret_cast<const void*>(args.logits),
