@@ -71,7 +71,8 @@ final class VerifyCommandTest {
                 .contains("seed: 7 (--seed 7 repeats this run)")
                 .containsPattern("gemm +F32, 36 shapes +reference +differing 0 \\(0\\) +-  ok")
                 .containsPattern("gemm +" + products + " cases .*not run: no CUDA device")
-                .containsPattern("31 passed, 0 failed, " + cases.size() + " not run, [0-9.]+ s\n$");
+                .containsPattern(
+                        GoldenChecks.all().size() + " passed, 0 failed, " + cases.size() + " not run, [0-9.]+ s\n$");
         assertThat(Files.readString(json))
                 .contains("\"schema\" : 1", "\"seed\" : \"7\"", "\"failed\" : 0", "\"notRun\" : " + cases.size())
                 .contains("\"shape\" : \"m=4097 n=8 k=16 BF16\"");

@@ -192,9 +192,9 @@ abstract class GemmContractTest<T extends Tensor> {
         assertThat(error.worstValueRatio()).as("values by bound").isLessThanOrEqualTo(1);
         assertThat(error.worstScaleRatio()).as("scales by bound").isLessThanOrEqualTo(1);
         assertThat(error.count()).isEqualTo((long) x.m * x.n);
-        assertThat(backend.get(backend.slice(wide, 1, x.n, stride)).toFloats())
-                .as("between the rows of the output")
-                .containsOnly(3f);
+        for (final float gap : backend.get(backend.slice(wide, 1, x.n, stride)).toFloats()) {
+            assertThat(gap).as("between the rows of the output").isEqualTo(3);
+        }
     }
 
     /** What one product writes, the next reads as its A. */
@@ -462,7 +462,7 @@ abstract class GemmContractTest<T extends Tensor> {
         assertThat(backend.kernels()
                         .support(GemmSpec.of(1, 8, 16).withAccumulate(true).withQuantizedOut(ScaleKind.F32)))
                 .isEqualTo(new Support.Unsupported(List.of(
-                        new Support.Reason("gemm: n", "24", "a multiple of 16"),
+                        new Support.Reason("gemm: n", "8", "a multiple of 16"),
                         new Support.Reason("gemm: accumulate", "true", "false, as the output is F8_E4M3"))));
         assertThat(backend.kernels().support(GemmSpec.of(0, 8, 16)).isSupported())
                 .isTrue();
