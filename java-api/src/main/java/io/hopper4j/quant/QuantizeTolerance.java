@@ -2,19 +2,19 @@ package io.hopper4j.quant;
 
 /**
  * How far an operation that computes a number in F32 and quantises it may be from the exact number: the error measure and its bounds, in one place.
- * With the exact number v, the scale s that the kernel chose, the exact scale s0 and {@code slack} = 2^-16:
+ * With the exact number v, what it may be off before it is quantised e, the scale s that the kernel chose and the exact scale s0:
  *
  * <pre>
- * |q - v/s| &lt;= half the distance of E4M3's neighbours at v/s, + slack |v/s|
- * |s - s0|  &lt;= slack s0                                            F32 scales
- * s = 2^ceil(log2(t)) for a t with |t - s0| &lt;= slack s0             power-of-two scales
+ * |q - v/s| &lt;= half the distance of E4M3's neighbours at (|v| + e)/s, + e/s
+ * |s - s0|  &lt;= e_max / 448                                         F32 scales
+ * s = 2^ceil(log2(t)) for a t with |t - s0| &lt;= e_max / 448          power-of-two scales
+ * e = 2^-16 |v|,  e_max = the largest e of the block, not below 2^-16 * 1e-4
  * </pre>
  *
  * <p><b>Where the figures come from.</b> Rounding to E4M3 may be off by half a step; a number that is itself off by a few units of F32 may cross the
- * middle between two neighbours, and is then off by as much more. Where numbers come from a tensor core, what {@code GemmTolerance} allows a number
- * takes the place of {@code slack |v|}, and the most that it allows in a block that of {@code slack} times the largest number. Else the slack is 256 units of F32: fast exponential and division are off by a few units,
+ * middle between two neighbours, and is then off by as much more. 2^-16 are 256 units of F32: fast exponential and division are off by a few units,
  * the product before the exponential by one unit of an argument of up to 88, sums of squares by a unit for each step of their tree. A wrong row, column or
- * scale is off by thousands of times as much.
+ * scale is off by thousands of times as much. Sums of a tensor core bring an e of their own, from {@code GemmTolerance}.
  */
 public final class QuantizeTolerance {
     /** What the number before quantisation may be off, relative to itself. */
