@@ -26,4 +26,12 @@ inline h4j_group_spec group_of(int ranks) {
   return spec;
 }
 
+// The group for which launches are planned under fuzz: it allows every mode, and three channels.
+inline h4j_group_spec fuzzed_group() {
+  h4j_group_spec spec = group_of(8);
+  spec.latency_tokens = 64;
+  spec.channels = 3;
+  return spec;
+}
+
 }  // namespace h4j::testing

@@ -7,13 +7,6 @@ namespace {
 using Spec = h4j_moe_combine_spec;
 using Args = h4j_moe_combine_args;
 
-h4j_group_spec group() {
-  h4j_group_spec spec = testing::group_of(8);
-  spec.latency_tokens = 64;
-  spec.channels = 3;
-  return spec;
-}
-
 // Plans alone: a launch is bound to a group, not to a device.
 const fuzz::Registered registered({
     .name = "moe_combine",
@@ -23,8 +16,8 @@ const fuzz::Registered registered({
                H4J_FUZZ_SPEC(half, range(H4J_WHOLE, H4J_FINISH)), H4J_FUZZ_SPEC(residual, range(0, 1)), H4J_FUZZ_SPEC(channel, range(0, 2))},
     .plan =
         [](const h4j_device_info* device, const void* spec, h4j_plan** plan, h4j_error* error) {
-          const h4j_group_spec planned = group();
-          return h4j_moe_combine_plan(device, &planned, static_cast<const Spec*>(spec), plan, error);
+          const h4j_group_spec group = testing::fuzzed_group();
+          return h4j_moe_combine_plan(device, &group, static_cast<const Spec*>(spec), plan, error);
         },
 });
 

@@ -7,13 +7,6 @@ namespace {
 using Spec = h4j_moe_dispatch_spec;
 using Args = h4j_moe_dispatch_args;
 
-h4j_group_spec group() {
-  h4j_group_spec spec = testing::group_of(8);
-  spec.latency_tokens = 64;
-  spec.channels = 3;
-  return spec;
-}
-
 // Plans alone: a launch is bound to a group, not to a device.
 const fuzz::Registered registered({
     .name = "moe_dispatch",
@@ -26,8 +19,8 @@ const fuzz::Registered registered({
                H4J_FUZZ_SPEC(channel, range(0, 2)), H4J_FUZZ_SPEC(reuse, range(0, s.layout == H4J_LAYOUT_RANK ? 1 : 0))},
     .plan =
         [](const h4j_device_info* device, const void* spec, h4j_plan** plan, h4j_error* error) {
-          const h4j_group_spec planned = group();
-          return h4j_moe_dispatch_plan(device, &planned, static_cast<const Spec*>(spec), plan, error);
+          const h4j_group_spec group = testing::fuzzed_group();
+          return h4j_moe_dispatch_plan(device, &group, static_cast<const Spec*>(spec), plan, error);
         },
 });
 
