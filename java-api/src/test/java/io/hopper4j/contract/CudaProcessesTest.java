@@ -12,7 +12,9 @@ import java.io.BufferedReader;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -59,17 +61,16 @@ final class CudaProcessesTest {
     }
 
     private static Process start(final String... args) throws IOException {
-        final String[] command = {
-            Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-            "--enable-native-access=ALL-UNNAMED",
-            "-Dhopper4j.library=" + System.getProperty("hopper4j.library"),
-            "-cp",
-            System.getProperty("java.class.path"),
-            Program.class.getName()
-        };
-        final String[] whole = Arrays.copyOf(command, command.length + args.length);
-        System.arraycopy(args, 0, whole, command.length, args.length);
-        return new ProcessBuilder(whole)
+        final List<String> command = new ArrayList<>(List.of(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "--enable-native-access=ALL-UNNAMED"));
+        final String library = System.getProperty("hopper4j.library");
+        if (library != null) { // else the other process finds it where this one did
+            command.add("-Dhopper4j.library=" + library);
+        }
+        command.addAll(List.of("-cp", System.getProperty("java.class.path"), Program.class.getName()));
+        command.addAll(List.of(args));
+        return new ProcessBuilder(command)
                 .redirectError(ProcessBuilder.Redirect.INHERIT)
                 .start();
     }
