@@ -28,7 +28,7 @@ final class SpecTest {
         refused(() -> GemmSpec.of(1, 8, 16).withSmBudget(-2), "gemm: smBudget: got -2, need at least 0");
         refused(
                 () -> GemmSpec.of(1L << 40, 8, 1L << 40),
-                "gemm: A [maxM,k]: got 1099511627776 * 1099511627776, need a product below 2^63");
+                "gemm: A [maxM,k]: got 1099511627776 x 1099511627776, need fewer than 2^60 elements");
         refused(
                 () -> GemmSpec.of(1L << 31, 8, 1L << 31),
                 "gemm: A [maxM,k]: got 2147483648 x 2147483648, need fewer than 2^60 elements");
@@ -36,7 +36,7 @@ final class SpecTest {
         refused(() -> Bf16GemmSpec.of(1, 8, 0), "gemm_bf16: k: got 0, need at least 1");
         refused(
                 () -> Bf16GemmSpec.batched(1L << 20, 1L << 20, 8, 1L << 20),
-                "gemm_bf16: A [batch,maxM,k]: got 1099511627776 x 1048576, need fewer than 2^60 elements");
+                "gemm_bf16: A [batch,maxM,k]: got 1048576 x 1048576 x 1048576, need fewer than 2^60 elements");
         refused(() -> Bf16GroupedGemmSpec.of(0, 1, 8, 8), "gemm_bf16_grouped: groups: got 0, need at least 1");
         refused(() -> Bf16GroupedGemmSpec.of(1, -1, 8, 8), "gemm_bf16_grouped: maxM: got -1, need at least 0");
         refused(
@@ -64,7 +64,7 @@ final class SpecTest {
         }
         refused(
                 () -> MlaDecodeSpec.of(1, 1024, 1, 1, 1L << 41),
-                "mla_decode: cache [pages,pageSize,576]: got 2199023255552 x 589824, need fewer than 2^60 elements");
+                "mla_decode: cache [pages,pageSize,576]: got 2199023255552 x 1024 x 576, need fewer than 2^60 elements");
         refused(() -> SwigluQuantizeSpec.of(-1, 8), "swiglu_quantize: maxRows: got -1, need at least 0");
         refused(() -> SwigluQuantizeSpec.masked(0, 8, 8), "swiglu_quantize: groups: got 0, need at least 1");
         refused(

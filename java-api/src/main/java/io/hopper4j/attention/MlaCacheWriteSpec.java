@@ -72,8 +72,8 @@ public record MlaCacheWriteSpec(
         Arguments.require(maxBatch >= 0, NAME + ": maxBatch", maxBatch, "at least 0");
         Arguments.require(maxLength >= 0, NAME + ": maxLength", maxLength, "at least 0");
         Arguments.require(pages >= 1, NAME + ": pages", pages, "at least 1");
-        Arguments.matrixSize(NAME + ": in [maxTokens,576]", maxTokens, MlaDecodeSpec.TOKEN_DIM);
-        Arguments.matrixSize(NAME + ": cache [pages,pageSize,token]", pages, (long) pageSize * format.tokenSize());
+        Arguments.tensorSize(NAME + ": in [maxTokens,576]", maxTokens, MlaDecodeSpec.TOKEN_DIM);
+        Arguments.tensorSize(NAME + ": cache [pages,pageSize,token]", pages, pageSize, format.tokenSize());
     }
 
     /**

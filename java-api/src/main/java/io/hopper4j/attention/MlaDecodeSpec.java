@@ -76,9 +76,9 @@ public record MlaDecodeSpec(
         Arguments.require(maxBatch >= 0, "mla_decode: maxBatch", maxBatch, "at least 0");
         Arguments.require(maxLength >= 0, "mla_decode: maxLength", maxLength, "at least 0");
         Arguments.require(pages >= 1, "mla_decode: pages", pages, "at least 1");
-        Arguments.matrixSize("mla_decode: q [maxBatch,sQ,heads,576]", maxBatch, (long) sQ * heads * TOKEN_DIM);
+        Arguments.tensorSize("mla_decode: q [maxBatch,sQ,heads,576]", maxBatch, sQ, heads, TOKEN_DIM);
         Objects.requireNonNull(cacheFormat, "cacheFormat");
-        Arguments.matrixSize("mla_decode: cache [pages,pageSize,576]", pages, (long) pageSize * TOKEN_DIM);
+        Arguments.tensorSize("mla_decode: cache [pages,pageSize,576]", pages, pageSize, TOKEN_DIM);
     }
 
     /**

@@ -34,8 +34,7 @@ public record MlaMergeSpec(DType outDType, int heads, int sQ, int smBudget, long
         Arguments.require(sQ >= 1, "mla_merge: sQ", sQ, "at least 1");
         Arguments.require(smBudget >= 0, "mla_merge: smBudget", smBudget, "at least 0");
         Arguments.require(maxBatch >= 0, "mla_merge: maxBatch", maxBatch, "at least 0");
-        Arguments.matrixSize(
-                "mla_merge: out [maxBatch,sQ,heads,512]", maxBatch, (long) sQ * heads * MlaDecodeSpec.VALUE_DIM);
+        Arguments.tensorSize("mla_merge: out [maxBatch,sQ,heads,512]", maxBatch, sQ, heads, MlaDecodeSpec.VALUE_DIM);
     }
 
     /**

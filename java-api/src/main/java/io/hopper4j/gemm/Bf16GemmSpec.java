@@ -43,10 +43,9 @@ public record Bf16GemmSpec(long batch, long maxM, long n, long k, DType outDType
         Arguments.require(n >= 1, "gemm_bf16: n", n, "at least 1");
         Arguments.require(k >= 1, "gemm_bf16: k", k, "at least 1");
         Arguments.require(smBudget >= 0, "gemm_bf16: smBudget", smBudget, "at least 0");
-        final long rows = Arguments.multiply("gemm_bf16: rows of A", batch, maxM);
-        Arguments.matrixSize("gemm_bf16: A [batch,maxM,k]", rows, k);
-        Arguments.matrixSize("gemm_bf16: B [batch,n,k]", Arguments.multiply("gemm_bf16: rows of B", batch, n), k);
-        Arguments.matrixSize("gemm_bf16: D [batch,maxM,n]", rows, n);
+        Arguments.tensorSize("gemm_bf16: A [batch,maxM,k]", batch, maxM, k);
+        Arguments.tensorSize("gemm_bf16: B [batch,n,k]", batch, n, k);
+        Arguments.tensorSize("gemm_bf16: D [batch,maxM,n]", batch, maxM, n);
     }
 
     /**

@@ -43,10 +43,9 @@ public record Bf16GroupedGemmSpec(
         Arguments.require(n >= 1, "gemm_bf16_grouped: n", n, "at least 1");
         Arguments.require(k >= 1, "gemm_bf16_grouped: k", k, "at least 1");
         Arguments.require(smBudget >= 0, "gemm_bf16_grouped: smBudget", smBudget, "at least 0");
-        Arguments.matrixSize("gemm_bf16_grouped: A [maxM,k]", maxM, k);
-        Arguments.matrixSize(
-                "gemm_bf16_grouped: B [groups,n,k]", Arguments.multiply("gemm_bf16_grouped: rows of B", groups, n), k);
-        Arguments.matrixSize("gemm_bf16_grouped: D [maxM,n]", maxM, n);
+        Arguments.tensorSize("gemm_bf16_grouped: A [maxM,k]", maxM, k);
+        Arguments.tensorSize("gemm_bf16_grouped: B [groups,n,k]", groups, n, k);
+        Arguments.tensorSize("gemm_bf16_grouped: D [maxM,n]", maxM, n);
     }
 
     /**

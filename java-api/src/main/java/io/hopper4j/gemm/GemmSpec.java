@@ -69,9 +69,9 @@ public record GemmSpec(
         Arguments.require(n >= 1, "gemm: n", n, "at least 1");
         Arguments.require(k >= 1, "gemm: k", k, "at least 1");
         Arguments.require(smBudget >= 0, "gemm: smBudget", smBudget, "at least 0");
-        Arguments.matrixSize("gemm: A [maxM,k]", maxM, k);
-        Arguments.matrixSize("gemm: B [n,k]", n, k);
-        Arguments.matrixSize("gemm: D [maxM,n]", maxM, n);
+        Arguments.tensorSize("gemm: A [maxM,k]", maxM, k);
+        Arguments.tensorSize("gemm: B [n,k]", n, k);
+        Arguments.tensorSize("gemm: D [maxM,n]", maxM, n);
     }
 
     /**

@@ -41,10 +41,9 @@ public record GroupedGemmSpec(long groups, long maxM, long n, long k, DType ends
         Arguments.require(n >= 1, "gemm_grouped: n", n, "at least 1");
         Arguments.require(k >= 1, "gemm_grouped: k", k, "at least 1");
         Arguments.require(smBudget >= 0, "gemm_grouped: smBudget", smBudget, "at least 0");
-        Arguments.matrixSize("gemm_grouped: A [maxM,k]", maxM, k);
-        Arguments.matrixSize(
-                "gemm_grouped: B [groups,n,k]", Arguments.multiply("gemm_grouped: rows of B", groups, n), k);
-        Arguments.matrixSize("gemm_grouped: D [maxM,n]", maxM, n);
+        Arguments.tensorSize("gemm_grouped: A [maxM,k]", maxM, k);
+        Arguments.tensorSize("gemm_grouped: B [groups,n,k]", groups, n, k);
+        Arguments.tensorSize("gemm_grouped: D [maxM,n]", maxM, n);
     }
 
     /**

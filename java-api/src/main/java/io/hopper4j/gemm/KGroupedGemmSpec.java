@@ -43,10 +43,9 @@ public record KGroupedGemmSpec(
         Arguments.require(n >= 1, "gemm_k_grouped: n", n, "at least 1");
         Arguments.require(maxK >= 0, "gemm_k_grouped: maxK", maxK, "at least 0");
         Arguments.require(smBudget >= 0, "gemm_k_grouped: smBudget", smBudget, "at least 0");
-        Arguments.matrixSize("gemm_k_grouped: A [m,maxK]", m, maxK);
-        Arguments.matrixSize("gemm_k_grouped: B [n,maxK]", n, maxK);
-        Arguments.matrixSize(
-                "gemm_k_grouped: D [groups,m,n]", Arguments.multiply("gemm_k_grouped: rows of D", groups, m), n);
+        Arguments.tensorSize("gemm_k_grouped: A [m,maxK]", m, maxK);
+        Arguments.tensorSize("gemm_k_grouped: B [n,maxK]", n, maxK);
+        Arguments.tensorSize("gemm_k_grouped: D [groups,m,n]", groups, m, n);
     }
 
     /**

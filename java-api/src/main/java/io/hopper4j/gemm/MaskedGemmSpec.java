@@ -42,10 +42,9 @@ public record MaskedGemmSpec(
         Arguments.require(n >= 1, "gemm_masked: n", n, "at least 1");
         Arguments.require(k >= 1, "gemm_masked: k", k, "at least 1");
         Arguments.require(smBudget >= 0, "gemm_masked: smBudget", smBudget, "at least 0");
-        final long rows = Arguments.multiply("gemm_masked: rows of A", groups, maxRows);
-        Arguments.matrixSize("gemm_masked: A [groups,maxRows,k]", rows, k);
-        Arguments.matrixSize("gemm_masked: B [groups,n,k]", Arguments.multiply("gemm_masked: rows of B", groups, n), k);
-        Arguments.matrixSize("gemm_masked: D [groups,maxRows,n]", rows, n);
+        Arguments.tensorSize("gemm_masked: A [groups,maxRows,k]", groups, maxRows, k);
+        Arguments.tensorSize("gemm_masked: B [groups,n,k]", groups, n, k);
+        Arguments.tensorSize("gemm_masked: D [groups,maxRows,n]", groups, maxRows, n);
     }
 
     /**

@@ -1,5 +1,8 @@
 package io.hopper4j.internal;
 
+import java.util.Arrays;
+import java.util.stream.Collectors;
+
 /** The form of every message about a caller's mistake: {@code gemm: b.scales: got ..., need ...}. */
 public final class Arguments {
     private Arguments() {}
@@ -54,13 +57,23 @@ public final class Arguments {
     }
 
     /**
-     * Refuses a matrix whose addresses could overflow: with fewer than 2^60 elements, sizes in bytes fit a long.
+     * Refuses a tensor whose addresses could overflow: with fewer than 2^60 elements, sizes in bytes fit a long. Sizes are not negative.
      *
      * @throws IllegalArgumentException if there are 2^60 elements or more
      */
-    public static void matrixSize(final String where, final long rows, final long cols) {
-        if (multiply(where, rows, cols) >= 1L << 60) {
-            throw bad(where, rows + " x " + cols, "fewer than 2^60 elements");
+    public static void tensorSize(final String where, final long... sizes) {
+        if (Arrays.stream(sizes).anyMatch(size -> size == 0)) {
+            return;
+        }
+        long elements = 1;
+        for (final long size : sizes) {
+            if (Math.multiplyHigh(elements, size) != 0 || elements * size < 0 || elements * size >= 1L << 60) {
+                throw bad(
+                        where,
+                        Arrays.stream(sizes).mapToObj(Long::toString).collect(Collectors.joining(" x ")),
+                        "fewer than 2^60 elements");
+            }
+            elements *= size;
         }
     }
 }

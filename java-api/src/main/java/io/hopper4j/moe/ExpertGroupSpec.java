@@ -54,12 +54,13 @@ public record ExpertGroupSpec(
         Arguments.require(
                 rowDType == DType.F8_E4M3 || rowDType == DType.BF16, "group: rowDType", rowDType, "F8_E4M3 or BF16");
         Objects.requireNonNull(scaleKind, "scaleKind");
+        Objects.requireNonNull(deadline, "deadline");
         Arguments.require(
                 deadline.isPositive() && deadline.compareTo(Duration.ofHours(1)) <= 0,
                 "group: deadline",
                 deadline,
                 "more than 0, at most 1 hour");
-        Arguments.matrixSize("group: rows [ranks*maxTokens,hidden]", (long) ranks * maxTokens, hidden);
+        Arguments.tensorSize("group: rows [ranks*maxTokens,hidden]", (long) ranks * maxTokens, hidden);
     }
 
     /**

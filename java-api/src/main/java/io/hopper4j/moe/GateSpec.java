@@ -64,7 +64,7 @@ public record GateSpec(
         Arguments.require(topK >= 1 && topK <= most, "moe_gate: topK", topK, "1.." + most);
         Arguments.require(scale > 0 && Float.isFinite(scale), "moe_gate: scale", scale, "a finite number above 0");
         Arguments.require(smBudget >= 0, "moe_gate: smBudget", smBudget, "at least 0");
-        Arguments.matrixSize("moe_gate: logits [maxTokens,experts]", maxTokens, experts);
+        Arguments.tensorSize("moe_gate: logits [maxTokens,experts]", maxTokens, experts);
     }
 
     /**

@@ -51,11 +51,10 @@ public record PermuteSpec(
         Arguments.require(topK >= 1, "moe_permute: topK", topK, "at least 1");
         Arguments.require(alignment >= 1, "moe_permute: alignment", alignment, "at least 1");
         Arguments.require(smBudget >= 0, "moe_permute: smBudget", smBudget, "at least 0");
-        final long ids = Arguments.multiply("moe_permute: ids [maxTokens,topK]", maxTokens, topK);
-        Arguments.matrixSize(
-                "moe_permute: out [rows,hidden]",
-                Arguments.add("moe_permute: rows", ids, Math.min(experts, ids) * (alignment - 1L)),
-                hidden);
+        Arguments.tensorSize("moe_permute: ids [maxTokens,topK]", maxTokens, topK);
+        final long ids = maxTokens * topK;
+        final long rows = ids + Math.min(experts, ids) * (alignment - 1L);
+        Arguments.tensorSize("moe_permute: out [rows,hidden]", rows, hidden);
     }
 
     /**

@@ -30,8 +30,8 @@ public record UnpermuteSpec(
         Arguments.require(hidden >= 1, "moe_unpermute: hidden", hidden, "at least 1");
         Arguments.require(topK >= 1, "moe_unpermute: topK", topK, "at least 1");
         Arguments.require(smBudget >= 0, "moe_unpermute: smBudget", smBudget, "at least 0");
-        Arguments.matrixSize("moe_unpermute: x [rows,hidden]", rows, hidden);
-        Arguments.matrixSize("moe_unpermute: out [maxTokens,hidden]", maxTokens, hidden);
+        Arguments.tensorSize("moe_unpermute: x [rows,hidden]", rows, hidden);
+        Arguments.tensorSize("moe_unpermute: out [maxTokens,hidden]", maxTokens, hidden);
     }
 
     /**

@@ -28,7 +28,7 @@ public record DequantizeSpec(long maxRows, long cols, Scaling scaling, DType out
         Arguments.require(maxRows >= 0, "dequantize: maxRows", maxRows, "at least 0");
         Arguments.require(cols >= 1, "dequantize: cols", cols, "at least 1");
         Arguments.require(smBudget >= 0, "dequantize: smBudget", smBudget, "at least 0");
-        Arguments.matrixSize("dequantize: out [maxRows,cols]", maxRows, cols);
+        Arguments.tensorSize("dequantize: out [maxRows,cols]", maxRows, cols);
     }
 
     /**

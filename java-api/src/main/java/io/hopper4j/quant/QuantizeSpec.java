@@ -38,7 +38,7 @@ public record QuantizeSpec(long maxRows, long cols, DType inDType, Scaling scali
         Arguments.require(maxRows >= 0, "quantize: maxRows", maxRows, "at least 0");
         Arguments.require(cols >= 1, "quantize: cols", cols, "at least 1");
         Arguments.require(smBudget >= 0, "quantize: smBudget", smBudget, "at least 0");
-        Arguments.matrixSize("quantize: in [maxRows,cols]", maxRows, cols);
+        Arguments.tensorSize("quantize: in [maxRows,cols]", maxRows, cols);
     }
 
     /**

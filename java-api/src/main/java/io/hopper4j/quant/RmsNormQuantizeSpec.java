@@ -52,7 +52,7 @@ public record RmsNormQuantizeSpec(
         Arguments.require(cols >= 1, "rmsnorm_quantize: cols", cols, "at least 1");
         Arguments.require(eps > 0 && Float.isFinite(eps), "rmsnorm_quantize: eps", eps, "a finite number above 0");
         Arguments.require(smBudget >= 0, "rmsnorm_quantize: smBudget", smBudget, "at least 0");
-        Arguments.matrixSize("rmsnorm_quantize: in [maxRows,cols]", maxRows, cols);
+        Arguments.tensorSize("rmsnorm_quantize: in [maxRows,cols]", maxRows, cols);
     }
 
     /**

@@ -44,11 +44,7 @@ public record SwigluQuantizeSpec(
         Arguments.require(maxRows >= 0, "swiglu_quantize: maxRows", maxRows, "at least 0");
         Arguments.require(cols >= 1, "swiglu_quantize: cols", cols, "at least 1");
         Arguments.require(smBudget >= 0, "swiglu_quantize: smBudget", smBudget, "at least 0");
-        final long rows = Arguments.multiply("swiglu_quantize: rows", groups, maxRows);
-        Arguments.matrixSize(
-                "swiglu_quantize: in [groups*maxRows,2*cols]",
-                rows,
-                Arguments.multiply("swiglu_quantize: cols", 2, cols));
+        Arguments.tensorSize("swiglu_quantize: in [groups*maxRows,2*cols]", groups, maxRows, 2, cols);
     }
 
     /**

@@ -24,7 +24,7 @@ public record TransposeQuantizeSpec(long maxRows, long cols, ScaleKind scaleKind
         Arguments.require(maxRows >= 0, "transpose_quantize: maxRows", maxRows, "at least 0");
         Arguments.require(cols >= 1, "transpose_quantize: cols", cols, "at least 1");
         Arguments.require(smBudget >= 0, "transpose_quantize: smBudget", smBudget, "at least 0");
-        Arguments.matrixSize("transpose_quantize: in [maxRows,cols]", maxRows, cols);
+        Arguments.tensorSize("transpose_quantize: in [maxRows,cols]", maxRows, cols);
     }
 
     /**
