@@ -23,6 +23,8 @@ public record Scaled<T extends Tensor>(T values, T scales, Scaling scaling) {
      * @throws IllegalArgumentException if a type, rank or shape does not fit
      */
     public Scaled {
+        Objects.requireNonNull(values, "values");
+        Objects.requireNonNull(scales, "scales");
         Objects.requireNonNull(scaling, "scaling");
         final TensorSpec v = values.spec();
         Arguments.require(

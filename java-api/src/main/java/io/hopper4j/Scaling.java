@@ -38,8 +38,12 @@ public sealed interface Scaling {
          *
          * @param matrixRows rows of the matrix
          * @param matrixCols columns of the matrix
+         * @throws IllegalArgumentException if a size is negative
          */
         public Shape scaleShape(final long matrixRows, final long matrixCols) {
+            if (matrixRows < 0 || matrixCols < 0) {
+                throw Arguments.bad("scaling: matrix", matrixRows + "x" + matrixCols, "sizes of at least 0");
+            }
             return Shape.of(Math.ceilDiv(matrixRows, rows), Math.ceilDiv(matrixCols, cols));
         }
 

@@ -17,6 +17,7 @@ import io.hopper4j.attention.MlaMergeSpec;
 import io.hopper4j.attention.MlaResult;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /** What {@link Operands} is for matrices, for attention: what a spec and its tensors must satisfy, in one place each. */
@@ -113,6 +114,7 @@ public final class AttentionOperands {
      * @throws IllegalArgumentException if a type, shape or stride does not fit
      */
     public static void check(final MlaCacheWriteSpec spec, final MlaCacheWriteOperands<?> x) {
+        Objects.requireNonNull(x, "operands");
         final String operation = spec.operation();
         final long tokens = spec.maxTokens();
         Operands.matrix(operation, "in", x.in().spec(), DType.BF16, tokens, TOKEN_DIM, UNIT);
@@ -170,6 +172,7 @@ public final class AttentionOperands {
             final MlaDecodeOperands<?> x,
             final long scheduleBytes,
             final long workspaceBytes) {
+        Objects.requireNonNull(x, "operands");
         final long b = spec.maxBatch();
         final TensorSpec q = x.q().spec();
         shaped(OPERATION, "q", q, DType.BF16, b, spec.sQ(), spec.heads(), TOKEN_DIM);
@@ -219,6 +222,7 @@ public final class AttentionOperands {
     }
 
     private static void check(final MlaMergeSpec spec, final String name, final MlaResult<?> result) {
+        Objects.requireNonNull(result, name);
         final String out = name + ".out";
         final String lse = name + ".lse";
         packed(MERGE, out, result.out().spec(), spec.outDType(), spec.maxBatch(), spec.sQ(), spec.heads(), VALUE_DIM);

@@ -11,6 +11,7 @@ import io.hopper4j.gemm.KGroupedGemmSpec;
 import io.hopper4j.gemm.MaskedGemmSpec;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /** What every implementation asks of the operands of the grouped FP8 products; see {@link Operands}. */
@@ -173,6 +174,7 @@ public final class GroupedOperands {
 
     private static void scaling(
             final String operation, final String name, final Scaled<?> scaled, final Scaling scaling) {
+        Objects.requireNonNull(scaled, name);
         if (!scaled.scaling().equals(scaling)) {
             throw Arguments.bad(operation + ": " + name + ".scaling", scaled.scaling(), scaling);
         }

@@ -17,6 +17,7 @@ import java.util.BitSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /** What every implementation asks of expert groups and their operands. */
@@ -130,6 +131,7 @@ public final class MoeOperands {
      */
     public static <T extends Tensor> void check(
             final DispatchSpec spec, final int rank, final DispatchOperands<T> x, final long handleBytes) {
+        Objects.requireNonNull(x, "operands");
         final ExpertGroupSpec group = spec.group();
         final long tokens = spec.maxTokens();
         rows(DISPATCH, "x", x.x().spec(), spec.inDType(), tokens, group.hidden());
@@ -224,6 +226,7 @@ public final class MoeOperands {
      */
     public static <T extends Tensor> void check(
             final CombineSpec spec, final int rank, final CombineOperands<T> x, final long handleBytes) {
+        Objects.requireNonNull(x, "operands");
         final ExpertGroupSpec group = spec.group();
         final long tokens = spec.maxTokens();
         bytes(COMBINE, x.handle().spec(), handleBytes);

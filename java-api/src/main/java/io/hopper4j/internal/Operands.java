@@ -15,6 +15,7 @@ import io.hopper4j.quant.SwigluQuantizeSpec;
 import io.hopper4j.quant.TransposeQuantizeSpec;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -343,6 +344,15 @@ public final class Operands {
         return tensor == null ? null : tensor.spec();
     }
 
+    /**
+     * {@return the layout of a tensor that must be there}
+     *
+     * @throws NullPointerException if it is not; the message is its name
+     */
+    public static TensorSpec specOf(final @Nullable Tensor tensor, final String name) {
+        return Objects.requireNonNull(tensor, name).spec();
+    }
+
     // ---- strides ----
 
     /** {@return elements between the rows of a checked matrix; for one row or none, what a packed matrix of whole units would have} */
@@ -369,13 +379,14 @@ public final class Operands {
             final long rows,
             final long cols,
             final Scaling scaling) {
+        Objects.requireNonNull(scaled, name);
         if (!scaled.scaling().equals(scaling)) {
             throw Arguments.bad(operation + ": " + name + ".scaling", scaled.scaling(), scaling);
         }
         matrix(operation, name + ".values", scaled.values().spec(), DType.F8_E4M3, rows, cols, 16);
         final TensorSpec scales = scaled.scales().spec();
         if (scaling.equals(Scaling.ACTIVATION_1X128)) {
-            columns(operation, name, scales);
+            columns(operation, name + ".scales", scales);
         } else {
             matrix(
                     operation,
@@ -421,7 +432,7 @@ public final class Operands {
         final long ld = scales.strides().step(1);
         if (!packed || (blocks > 1 && rows > 0 && (ld < rows || ld % 4 != 0))) {
             throw Arguments.bad(
-                    operation + ": " + name + ".scales",
+                    operation + ": " + name,
                     "strides " + scales.strides(),
                     "[1,ld] with ld at least " + rows + ", a multiple of 4");
         }

@@ -16,6 +16,7 @@ import io.hopper4j.moe.UnpermuteOperands;
 import io.hopper4j.moe.UnpermuteSpec;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /** What {@link Operands} is for matrices, for the pieces of a mixture-of-experts layer: what a spec and its tensors must satisfy, in one place each. */
@@ -118,6 +119,7 @@ public final class RoutingOperands {
      * @throws IllegalArgumentException if a type, shape or stride does not fit
      */
     public static void check(final GateSpec spec, final GateOperands<?> x) {
+        Objects.requireNonNull(x, "operands");
         final String operation = spec.operation();
         final Shape each = Shape.of(spec.experts());
         final Shape choices = Shape.of(spec.maxTokens(), spec.topK());
@@ -136,6 +138,7 @@ public final class RoutingOperands {
      * @throws IllegalArgumentException if a type, shape or stride does not fit
      */
     public static void check(final BiasUpdateSpec spec, final BiasUpdateOperands<?> x) {
+        Objects.requireNonNull(x, "operands");
         final Shape each = Shape.of(spec.experts());
         packed(spec.operation(), "counts", x.counts(), DType.I32, each);
         packed(spec.operation(), "bias", x.bias(), DType.F32, each);
@@ -147,6 +150,7 @@ public final class RoutingOperands {
      * @throws IllegalArgumentException if a type, shape or stride does not fit
      */
     public static void check(final PermuteSpec spec, final PermuteOperands<?> x) {
+        Objects.requireNonNull(x, "operands");
         final String operation = spec.operation();
         final Shape choices = Shape.of(spec.maxTokens(), spec.topK());
         packed(operation, "ids", x.ids(), DType.I32, choices);
@@ -165,6 +169,7 @@ public final class RoutingOperands {
      * @throws IllegalArgumentException if a type, shape or stride does not fit
      */
     public static void check(final UnpermuteSpec spec, final UnpermuteOperands<?> x) {
+        Objects.requireNonNull(x, "operands");
         final String operation = spec.operation();
         final Shape choices = Shape.of(spec.maxTokens(), spec.topK());
         rows(operation, "x", x.x().spec(), DType.BF16, spec.rows(), spec.hidden());

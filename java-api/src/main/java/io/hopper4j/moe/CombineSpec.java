@@ -27,6 +27,7 @@ public record CombineSpec(
      * @throws IllegalArgumentException if a combination makes no sense
      */
     public CombineSpec {
+        Objects.requireNonNull(group, "group");
         Objects.requireNonNull(mode, "mode");
         Objects.requireNonNull(layout, "layout");
         Objects.requireNonNull(half, "half");

@@ -42,6 +42,7 @@ public record DispatchSpec(
      * @throws IllegalArgumentException if a combination makes no sense
      */
     public DispatchSpec {
+        Objects.requireNonNull(group, "group");
         Objects.requireNonNull(mode, "mode");
         Objects.requireNonNull(layout, "layout");
         Objects.requireNonNull(half, "half");

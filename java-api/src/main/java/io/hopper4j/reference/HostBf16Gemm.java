@@ -34,7 +34,12 @@ final class HostBf16Gemm extends HostPlan<Bf16GemmSpec> implements Bf16GemmPlan<
                 final @Nullable HostTensor c,
                 final HostTensor out,
                 final @Nullable HostTensor workspace) {
-            final long m = Bf16Operands.check(spec(), a.spec(), b.spec(), Operands.specOf(c), out.spec());
+            final long m = Bf16Operands.check(
+                    spec(),
+                    Operands.specOf(a, "a"),
+                    Operands.specOf(b, "b"),
+                    Operands.specOf(c),
+                    Operands.specOf(out, "out"));
             Operands.checkWorkspace(spec().operation(), Operands.specOf(workspace), workspaceBytes());
             bindTo(m, rows -> {
                 for (long z = 0; z < spec().batch(); z++) {

@@ -36,8 +36,13 @@ final class HostBf16GroupedGemm extends HostPlan<Bf16GroupedGemmSpec> implements
                 final @Nullable HostTensor c,
                 final HostTensor out,
                 final @Nullable HostTensor workspace) {
-            final long m =
-                    Bf16Operands.check(spec(), a.spec(), b.spec(), groupEnds.spec(), Operands.specOf(c), out.spec());
+            final long m = Bf16Operands.check(
+                    spec(),
+                    Operands.specOf(a, "a"),
+                    Operands.specOf(b, "b"),
+                    Operands.specOf(groupEnds, "groupEnds"),
+                    Operands.specOf(c),
+                    Operands.specOf(out, "out"));
             Operands.checkWorkspace(spec().operation(), Operands.specOf(workspace), workspaceBytes());
             bindTo(m, rows -> {
                 final RowGroups groups = RowGroups.consecutive("gemm_bf16_grouped: group_ends", groupEnds, rows);

@@ -24,7 +24,7 @@ final class HostDequantize extends HostPlan<DequantizeSpec> implements Dequantiz
         @Override
         public void rebind(final Scaled<HostTensor> in, final HostTensor out) {
             bindTo(
-                    Operands.check(spec(), in, out.spec()),
+                    Operands.check(spec(), in, Operands.specOf(out, "out")),
                     rows -> BlockQuantization.dequantize(Parts.firstRows(in, rows), Parts.firstRows(out, rows)));
         }
     }

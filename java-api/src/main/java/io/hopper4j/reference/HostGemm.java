@@ -45,7 +45,7 @@ final class HostGemm extends HostPlan<GemmSpec> implements GemmPlan<HostTensor> 
                 final @Nullable HostTensor c,
                 final HostTensor out,
                 final @Nullable HostTensor workspace) {
-            final long m = Operands.check(spec(), a, b, Operands.specOf(c), out.spec());
+            final long m = Operands.check(spec(), a, b, Operands.specOf(c), Operands.specOf(out, "out"));
             Operands.checkWorkspace("gemm", Operands.specOf(workspace), workspaceBytes());
             bindTo(
                     m,

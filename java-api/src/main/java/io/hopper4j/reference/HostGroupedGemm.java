@@ -35,7 +35,8 @@ final class HostGroupedGemm extends HostPlan<GroupedGemmSpec> implements Grouped
                 final HostTensor groupEnds,
                 final HostTensor out,
                 final @Nullable HostTensor workspace) {
-            final long most = GroupedOperands.check(spec(), a, b, groupEnds.spec(), out.spec());
+            final long most = GroupedOperands.check(
+                    spec(), a, b, Operands.specOf(groupEnds, "groupEnds"), Operands.specOf(out, "out"));
             Operands.checkWorkspace(spec().operation(), Operands.specOf(workspace), workspaceBytes());
             bindTo(most, inUse -> {
                 final RowGroups groups = RowGroups.consecutive("gemm_grouped: group_ends", groupEnds, inUse);

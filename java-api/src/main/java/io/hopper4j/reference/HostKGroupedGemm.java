@@ -37,7 +37,13 @@ final class HostKGroupedGemm extends HostPlan<KGroupedGemmSpec> implements KGrou
                 final @Nullable HostTensor c,
                 final HostTensor out,
                 final @Nullable HostTensor workspace) {
-            final long most = GroupedOperands.check(spec(), a, b, groupEnds.spec(), Operands.specOf(c), out.spec());
+            final long most = GroupedOperands.check(
+                    spec(),
+                    a,
+                    b,
+                    Operands.specOf(groupEnds, "groupEnds"),
+                    Operands.specOf(c),
+                    Operands.specOf(out, "out"));
             Operands.checkWorkspace(spec().operation(), Operands.specOf(workspace), workspaceBytes());
             bindTo(most, inUse -> {
                 if (inUse == 0) {

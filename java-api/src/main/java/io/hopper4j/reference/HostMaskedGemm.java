@@ -35,7 +35,8 @@ final class HostMaskedGemm extends HostPlan<MaskedGemmSpec> implements MaskedGem
                 final HostTensor counts,
                 final HostTensor out,
                 final @Nullable HostTensor workspace) {
-            final long most = GroupedOperands.check(spec(), a, b, counts.spec(), out.spec());
+            final long most =
+                    GroupedOperands.check(spec(), a, b, Operands.specOf(counts, "counts"), Operands.specOf(out, "out"));
             Operands.checkWorkspace(spec().operation(), Operands.specOf(workspace), workspaceBytes());
             bindTo(most, inUse -> {
                 final RowGroups groups = RowGroups.separate("gemm_masked: counts", counts, inUse);

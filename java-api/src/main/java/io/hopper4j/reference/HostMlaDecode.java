@@ -44,7 +44,11 @@ final class HostMlaDecode extends HostPlan<MlaDecodeSpec> implements MlaDecodePl
         @Override
         public void rebind(final HostTensor lengths, final @Nullable HostTensor qTokens, final HostTensor schedule) {
             AttentionOperands.checkSchedule(
-                    spec(), lengths.spec(), Operands.specOf(qTokens), schedule.spec(), scheduleBytes());
+                    spec(),
+                    Operands.specOf(lengths, "lengths"),
+                    Operands.specOf(qTokens),
+                    Operands.specOf(schedule, "schedule"),
+                    scheduleBytes());
             bindTo(spec().maxBatch(), batch -> {
                 StepRecord.write(lengths, qTokens, batch, schedule);
                 StepRecord.requireBounds(spec(), lengths, qTokens, batch);

@@ -24,7 +24,7 @@ final class HostQuantize extends HostPlan<QuantizeSpec> implements QuantizePlan<
         @Override
         public void rebind(final HostTensor in, final Scaled<HostTensor> out) {
             bindTo(
-                    Operands.check(spec(), in.spec(), out),
+                    Operands.check(spec(), Operands.specOf(in, "in"), out),
                     rows -> BlockQuantization.quantize(
                             Parts.firstRows(in, rows), Parts.firstRows(out, rows), spec().scaleKind()));
         }

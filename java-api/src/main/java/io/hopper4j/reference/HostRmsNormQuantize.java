@@ -35,7 +35,12 @@ final class HostRmsNormQuantize extends HostPlan<RmsNormQuantizeSpec> implements
                 final Scaled<HostTensor> out,
                 final @Nullable HostTensor normalized) {
             Operands.check(
-                    spec(), in.spec(), Operands.specOf(residual), weight.spec(), out, Operands.specOf(normalized));
+                    spec(),
+                    Operands.specOf(in, "in"),
+                    Operands.specOf(residual),
+                    Operands.specOf(weight, "weight"),
+                    out,
+                    Operands.specOf(normalized));
             bindTo(
                     spec().maxRows(),
                     rows -> FusedQuantization.rmsNormQuantize(

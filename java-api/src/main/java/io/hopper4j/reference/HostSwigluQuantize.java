@@ -32,7 +32,8 @@ final class HostSwigluQuantize extends HostPlan<SwigluQuantizeSpec> implements S
                 final @Nullable HostTensor weights,
                 final @Nullable HostTensor rowCounts,
                 final Scaled<HostTensor> out) {
-            Operands.check(spec(), in.spec(), Operands.specOf(weights), Operands.specOf(rowCounts), out);
+            Operands.check(
+                    spec(), Operands.specOf(in, "in"), Operands.specOf(weights), Operands.specOf(rowCounts), out);
             bindTo(
                     spec().maxRows(),
                     used -> FusedQuantization.swigluQuantize(spec(), in, weights, rowCounts, out, used));

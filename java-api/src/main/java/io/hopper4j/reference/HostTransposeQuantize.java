@@ -23,7 +23,7 @@ final class HostTransposeQuantize extends HostPlan<TransposeQuantizeSpec> implem
     private final class Bound extends HostLaunch implements TransposeQuantizeLaunch<HostTensor> {
         @Override
         public void rebind(final HostTensor in, final Scaled<HostTensor> out) {
-            Operands.check(spec(), in.spec(), out);
+            Operands.check(spec(), Operands.specOf(in, "in"), out);
             bindTo(
                     spec().maxRows(),
                     rows -> FusedQuantization.transposeQuantize(

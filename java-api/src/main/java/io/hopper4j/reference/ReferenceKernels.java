@@ -57,7 +57,8 @@ import org.jspecify.annotations.Nullable;
  * The operations in plain Java, under the contract of {@link Kernels}: the same checks and errors as the CUDA kernels, no workspace, and streams whose
  * work is done when the call returns. What is computed, {@link BlockScaledProduct}, {@link MatrixProduct}, {@link BlockQuantization} and {@link PagedLatentAttention} say.
  *
- * <p>May be used from any thread that may access the tensors.
+ * <p>May be used from any thread that may access the tensors. Memory that has been released is noticed by the launch that touches it, not when it is
+ * bound.
  */
 public final class ReferenceKernels implements Kernels<HostTensor> {
     private final Lifetime lifetime = new Lifetime("reference kernels", List.of());

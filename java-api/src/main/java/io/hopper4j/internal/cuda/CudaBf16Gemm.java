@@ -41,7 +41,12 @@ final class CudaBf16Gemm {
             DeviceTensor out,
             @Nullable DeviceTensor workspace) {
         void check(final Planned plan) {
-            Bf16Operands.check(plan.spec(), a.spec(), b.spec(), Operands.specOf(c), out.spec());
+            Bf16Operands.check(
+                    plan.spec(),
+                    Operands.specOf(a, "a"),
+                    Operands.specOf(b, "b"),
+                    Operands.specOf(c),
+                    Operands.specOf(out, "out"));
             Operands.checkWorkspace(plan.spec().operation(), Operands.specOf(workspace), plan.workspaceBytes());
         }
 

@@ -42,7 +42,13 @@ final class CudaBf16GroupedGemm {
             DeviceTensor out,
             @Nullable DeviceTensor workspace) {
         void check(final Planned plan) {
-            Bf16Operands.check(plan.spec(), a.spec(), b.spec(), groupEnds.spec(), Operands.specOf(c), out.spec());
+            Bf16Operands.check(
+                    plan.spec(),
+                    Operands.specOf(a, "a"),
+                    Operands.specOf(b, "b"),
+                    Operands.specOf(groupEnds, "groupEnds"),
+                    Operands.specOf(c),
+                    Operands.specOf(out, "out"));
             Operands.checkWorkspace(plan.spec().operation(), Operands.specOf(workspace), plan.workspaceBytes());
         }
 

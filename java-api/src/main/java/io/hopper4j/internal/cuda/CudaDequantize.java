@@ -56,7 +56,7 @@ final class CudaDequantize {
 
         @Override
         public DequantizeLaunch<DeviceTensor> bind(final Scaled<DeviceTensor> in, final DeviceTensor out) {
-            Operands.check(spec(), in, out.spec());
+            Operands.check(spec(), in, Operands.specOf(out, "out"));
             return CudaLaunch.bind(
                     this,
                     spec().operation(),
@@ -72,7 +72,7 @@ final class CudaDequantize {
 
             @Override
             public void rebind(final Scaled<DeviceTensor> in, final DeviceTensor out) {
-                Operands.check(spec(), in, out.spec());
+                Operands.check(spec(), in, Operands.specOf(out, "out"));
                 rebind(hopper4j_h::h4j_dequantize_rebind, (binding, call) -> args(in, out, binding, call));
             }
         }

@@ -51,7 +51,7 @@ final class CudaGemm {
                 final @Nullable DeviceTensor c,
                 final DeviceTensor out,
                 final @Nullable DeviceTensor workspace) {
-            Operands.check(plan.spec(), a, b, Operands.specOf(c), out.spec());
+            Operands.check(plan.spec(), a, b, Operands.specOf(c), Operands.specOf(out, "out"));
             Operands.checkWorkspace("gemm", Operands.specOf(workspace), plan.workspaceBytes());
             return new Tensors(a, b, c, out, null, workspace);
         }

@@ -45,7 +45,8 @@ final class CudaGroupedGemm {
             DeviceTensor out,
             @Nullable DeviceTensor workspace) {
         void check(final Planned plan) {
-            GroupedOperands.check(plan.spec(), a, b, groupEnds.spec(), out.spec());
+            GroupedOperands.check(
+                    plan.spec(), a, b, Operands.specOf(groupEnds, "groupEnds"), Operands.specOf(out, "out"));
             Operands.checkWorkspace(plan.spec().operation(), Operands.specOf(workspace), plan.workspaceBytes());
         }
 

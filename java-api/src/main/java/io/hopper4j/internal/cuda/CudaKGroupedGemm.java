@@ -47,7 +47,13 @@ final class CudaKGroupedGemm {
             DeviceTensor out,
             @Nullable DeviceTensor workspace) {
         void check(final Planned plan) {
-            GroupedOperands.check(plan.spec(), a, b, groupEnds.spec(), Operands.specOf(c), out.spec());
+            GroupedOperands.check(
+                    plan.spec(),
+                    a,
+                    b,
+                    Operands.specOf(groupEnds, "groupEnds"),
+                    Operands.specOf(c),
+                    Operands.specOf(out, "out"));
             Operands.checkWorkspace(plan.spec().operation(), Operands.specOf(workspace), plan.workspaceBytes());
         }
 

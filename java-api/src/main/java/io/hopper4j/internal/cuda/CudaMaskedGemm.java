@@ -47,7 +47,7 @@ final class CudaMaskedGemm {
             DeviceTensor out,
             @Nullable DeviceTensor workspace) {
         void check(final Planned plan) {
-            GroupedOperands.check(plan.spec(), a, b, counts.spec(), out.spec());
+            GroupedOperands.check(plan.spec(), a, b, Operands.specOf(counts, "counts"), Operands.specOf(out, "out"));
             Operands.checkWorkspace(plan.spec().operation(), Operands.specOf(workspace), plan.workspaceBytes());
         }
 

@@ -91,7 +91,11 @@ final class CudaMlaDecode {
         private void check(
                 final DeviceTensor lengths, final @Nullable DeviceTensor qTokens, final DeviceTensor schedule) {
             AttentionOperands.checkSchedule(
-                    spec(), lengths.spec(), Operands.specOf(qTokens), schedule.spec(), scheduleBytes());
+                    spec(),
+                    Operands.specOf(lengths, "lengths"),
+                    Operands.specOf(qTokens),
+                    Operands.specOf(schedule, "schedule"),
+                    scheduleBytes());
         }
 
         private void check(final MlaDecodeOperands<DeviceTensor> operands) {

@@ -66,7 +66,7 @@ final class CudaQuantize {
 
         @Override
         public QuantizeLaunch<DeviceTensor> bind(final DeviceTensor in, final Scaled<DeviceTensor> out) {
-            Operands.check(spec(), in.spec(), out);
+            Operands.check(spec(), Operands.specOf(in, "in"), out);
             return CudaLaunch.bind(
                     this,
                     spec().operation(),
@@ -82,7 +82,7 @@ final class CudaQuantize {
 
             @Override
             public void rebind(final DeviceTensor in, final Scaled<DeviceTensor> out) {
-                Operands.check(spec(), in.spec(), out);
+                Operands.check(spec(), Operands.specOf(in, "in"), out);
                 rebind(hopper4j_h::h4j_quantize_rebind, (binding, call) -> args(in, out, binding, call));
             }
         }

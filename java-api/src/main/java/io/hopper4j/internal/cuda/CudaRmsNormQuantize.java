@@ -75,7 +75,12 @@ final class CudaRmsNormQuantize {
                 final Scaled<DeviceTensor> out,
                 final @Nullable DeviceTensor normalized) {
             Operands.check(
-                    spec(), in.spec(), Operands.specOf(residual), weight.spec(), out, Operands.specOf(normalized));
+                    spec(),
+                    Operands.specOf(in, "in"),
+                    Operands.specOf(residual),
+                    Operands.specOf(weight, "weight"),
+                    out,
+                    Operands.specOf(normalized));
             return CudaLaunch.bind(
                     this,
                     spec().operation(),
@@ -97,7 +102,12 @@ final class CudaRmsNormQuantize {
                     final Scaled<DeviceTensor> out,
                     final @Nullable DeviceTensor normalized) {
                 Operands.check(
-                        spec(), in.spec(), Operands.specOf(residual), weight.spec(), out, Operands.specOf(normalized));
+                        spec(),
+                        Operands.specOf(in, "in"),
+                        Operands.specOf(residual),
+                        Operands.specOf(weight, "weight"),
+                        out,
+                        Operands.specOf(normalized));
                 rebind(
                         hopper4j_h::h4j_rmsnorm_quantize_rebind,
                         (binding, call) -> args(in, residual, weight, out, normalized, binding, call));

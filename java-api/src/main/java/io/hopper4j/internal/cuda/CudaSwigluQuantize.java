@@ -70,7 +70,8 @@ final class CudaSwigluQuantize {
                 final @Nullable DeviceTensor weights,
                 final @Nullable DeviceTensor rowCounts,
                 final Scaled<DeviceTensor> out) {
-            Operands.check(spec(), in.spec(), Operands.specOf(weights), Operands.specOf(rowCounts), out);
+            Operands.check(
+                    spec(), Operands.specOf(in, "in"), Operands.specOf(weights), Operands.specOf(rowCounts), out);
             return CudaLaunch.bind(
                     this,
                     spec().operation(),
@@ -90,7 +91,8 @@ final class CudaSwigluQuantize {
                     final @Nullable DeviceTensor weights,
                     final @Nullable DeviceTensor rowCounts,
                     final Scaled<DeviceTensor> out) {
-                Operands.check(spec(), in.spec(), Operands.specOf(weights), Operands.specOf(rowCounts), out);
+                Operands.check(
+                        spec(), Operands.specOf(in, "in"), Operands.specOf(weights), Operands.specOf(rowCounts), out);
                 rebind(
                         hopper4j_h::h4j_swiglu_quantize_rebind,
                         (binding, call) -> args(spec(), in, weights, rowCounts, out, binding, call));

@@ -49,7 +49,7 @@ final class CudaTransposeQuantize {
 
         @Override
         public TransposeQuantizeLaunch<DeviceTensor> bind(final DeviceTensor in, final Scaled<DeviceTensor> out) {
-            Operands.check(spec(), in.spec(), out);
+            Operands.check(spec(), Operands.specOf(in, "in"), out);
             return CudaLaunch.bind(
                     this,
                     spec().operation(),
@@ -65,7 +65,7 @@ final class CudaTransposeQuantize {
 
             @Override
             public void rebind(final DeviceTensor in, final Scaled<DeviceTensor> out) {
-                Operands.check(spec(), in.spec(), out);
+                Operands.check(spec(), Operands.specOf(in, "in"), out);
                 rebind(hopper4j_h::h4j_transpose_quantize_rebind, (binding, call) -> args(in, out, binding, call));
             }
         }
