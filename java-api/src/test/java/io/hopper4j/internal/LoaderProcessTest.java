@@ -47,18 +47,56 @@ final class LoaderProcessTest {
         }
     }
 
-    private String run(final String classPath, final String... options) throws IOException, InterruptedException {
+    private List<String> command(final String classPath, final String... options) {
         final List<String> command = new ArrayList<>(List.of(
                 Path.of(System.getProperty("java.home"), "bin", "java").toString(),
                 "-XX:TieredStopAtLevel=1",
                 "-Dhopper4j.cache=" + folder.resolve("cache")));
         command.addAll(List.of(options));
         command.addAll(List.of("-cp", classPath, Program.class.getName()));
-        final Process process =
-                new ProcessBuilder(command).redirectErrorStream(true).start();
-        final String out = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        return command;
+    }
+
+    private static Process start(final List<String> command) throws IOException {
+        return new ProcessBuilder(command).redirectErrorStream(true).start();
+    }
+
+    private static String output(final Process process) throws IOException {
+        return new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    }
+
+    private String run(final String classPath, final String... options) throws IOException, InterruptedException {
+        final Process process = start(command(classPath, options));
+        final String out = output(process);
         assertThat(process.waitFor()).as(out).isZero();
         return out;
+    }
+
+    /** Runs the program where only it sees the cache mounted so; skips the test where nobody may mount. */
+    private String runMounted(final String mount, final String classPath) throws IOException, InterruptedException {
+        final String cache = folder.resolve("cache").toString();
+        final List<String> reasons = new ArrayList<>();
+        for (final List<String> unshare :
+                List.of(List.of("unshare", "--mount"), List.of("unshare", "--mount", "--map-root-user"))) {
+            final List<String> command = new ArrayList<>(unshare);
+            command.addAll(List.of("sh", "-c", mount + " && echo mounted && exec \"$@\"", cache));
+            command.addAll(command(classPath, "--enable-native-access=ALL-UNNAMED"));
+            final Process process;
+            try {
+                process = start(command);
+            } catch (final IOException e) {
+                reasons.add(String.valueOf(e.getMessage()));
+                continue;
+            }
+            final String out = output(process);
+            process.waitFor();
+            if (out.startsWith("mounted\n")) {
+                return out.substring("mounted\n".length());
+            }
+            reasons.add(out.strip());
+        }
+        assumeTrue(false, "nothing can be mounted here: " + reasons);
+        throw new AssertionError();
     }
 
     /** The classes of this test's own class path, without any classifier jar. */
@@ -159,27 +197,41 @@ final class LoaderProcessTest {
                 .contains("system property hopper4j.cache names another folder");
     }
 
+    @Test
+    void shouldSayThatTheCacheMayNotRun() throws IOException, InterruptedException {
+        final String classPath = withLikeness();
+        Files.createDirectory(folder.resolve("cache"));
+        assertThat(runMounted("mount -t tmpfs -o noexec none \"$0\"", classPath))
+                .contains("libhopper4j could not be loaded")
+                .contains(
+                        "; where the file system is mounted noexec, system property hopper4j.cache names a folder of another one");
+        // The same mount without noexec: what is refused above is that, and nothing else.
+        assertThat(runMounted("mount -t tmpfs none \"$0\"", classPath)).startsWith("loaded ");
+    }
+
+    @Test
+    void shouldReadACacheThatNobodyCanWriteTo() throws IOException, InterruptedException {
+        final String classPath = withLikeness();
+        final Path cache = Files.createDirectory(folder.resolve("cache"));
+        final String readOnly = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"";
+        assertThat(runMounted(readOnly, classPath))
+                .contains("cannot be extracted: ")
+                .contains("Read-only file system")
+                .contains("system property hopper4j.cache names another folder");
+        assertThat(run(classPath, "--enable-native-access=ALL-UNNAMED")).startsWith("loaded " + cache);
+        assertThat(runMounted(readOnly, classPath)).startsWith("loaded " + cache);
+    }
+
     /** Twenty processes find an empty cache at the same time. */
     @Test
     void shouldSurviveARaceForTheCache() throws IOException, InterruptedException {
         final String classPath = withLikeness();
         final List<Process> processes = new ArrayList<>();
         for (int i = 0; i < 20; i++) {
-            processes.add(new ProcessBuilder(
-                            Path.of(System.getProperty("java.home"), "bin", "java")
-                                    .toString(),
-                            "-XX:TieredStopAtLevel=1",
-                            "--enable-native-access=ALL-UNNAMED",
-                            "-Dhopper4j.cache=" + folder.resolve("cache"),
-                            "-cp",
-                            classPath,
-                            Program.class.getName())
-                    .redirectErrorStream(true)
-                    .start());
+            processes.add(start(command(classPath, "--enable-native-access=ALL-UNNAMED")));
         }
         for (final Process process : processes) {
-            assertThat(new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8))
-                    .startsWith("loaded ");
+            assertThat(output(process)).startsWith("loaded ");
         }
         try (Stream<Path> files = Files.walk(folder.resolve("cache"))) {
             assertThat(files.filter(Files::isRegularFile)).hasSize(1);
