@@ -13,23 +13,41 @@ namespace h4j::moe {
 
 inline constexpr int kStripBlocks = 14;  // scales of a token in flight at once: hidden 7168 has 56 blocks
 
-// Destinations of a token as bits.
-__device__ inline uint64_t destinations(const DispatchParams& p, int token) {
+// Destinations of kTokens tokens as bits: this lane's token of each of several groups, all loads of four experts in flight at once.
+template <int kTokens>
+__device__ void destinations(const DispatchParams& p, int first, int step, uint64_t (&ranks)[kTokens]) {
   const Shape& shape = p.group.shape;
-  const int32_t* experts = p.experts + static_cast<int64_t>(token) * shape.top_k;
-  uint64_t ranks = 0;
-  const auto add = [&](int expert) {
-    if (static_cast<unsigned>(expert) < static_cast<unsigned>(shape.experts)) ranks |= uint64_t{1} << rank_of(p.group, expert);
+  const auto add = [&](uint64_t& to, int expert) {
+    if (static_cast<unsigned>(expert) < static_cast<unsigned>(shape.experts)) to |= uint64_t{1} << rank_of(p.group, expert);
   };
+  const int32_t* experts[kTokens];
+#pragma unroll
+  for (int i = 0; i < kTokens; ++i) {
+    ranks[i] = 0;
+    experts[i] = p.experts + static_cast<int64_t>(first + i * step) * shape.top_k;
+  }
   if (shape.top_k % 4 == 0) {
+#pragma unroll 2
     for (int k = 0; k < shape.top_k; k += 4) {
-      const int4 four = __ldg(reinterpret_cast<const int4*>(experts + k));
-      add(four.x), add(four.y), add(four.z), add(four.w);
+      int4 four[kTokens];
+#pragma unroll
+      for (int i = 0; i < kTokens; ++i) {
+        four[i] = first + i * step < p.tokens ? __ldg(reinterpret_cast<const int4*>(experts[i] + k)) : make_int4(-1, -1, -1, -1);
+      }
+#pragma unroll
+      for (int i = 0; i < kTokens; ++i) add(ranks[i], four[i].x), add(ranks[i], four[i].y), add(ranks[i], four[i].z), add(ranks[i], four[i].w);
     }
   } else {
-    for (int k = 0; k < shape.top_k; ++k) add(__ldg(experts + k));
+    for (int k = 0; k < shape.top_k; ++k) {
+      int32_t one[kTokens];
+#pragma unroll
+      for (int i = 0; i < kTokens; ++i) one[i] = first + i * step < p.tokens ? __ldg(experts[i] + k) : -1;
+#pragma unroll
+      for (int i = 0; i < kTokens; ++i) add(ranks[i], one[i]);
+    }
   }
-  return ranks & p.group.active;
+#pragma unroll
+  for (int i = 0; i < kTokens; ++i) ranks[i] &= p.group.active;
 }
 
 // Places of this rank's rows at each destination.
@@ -56,12 +74,17 @@ __device__ inline void count_tokens(const DispatchParams& p, uint32_t* ballots, 
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int groups = (p.tokens + kTokenGroup - 1) / kTokenGroup;
-  for (int group = warp; group < groups; group += kWarps) {
-    const int token = group * kTokenGroup + lane;
-    const uint64_t mine = token < p.tokens ? destinations(p, token) : 0;
-    for (int rank = 0; rank < ranks; ++rank) {
-      const uint32_t bits = __ballot_sync(0xffffffffu, mine >> rank & 1);
-      if (lane == 0) ballots[group * ranks + rank] = bits;
+  constexpr int kAtOnce = 4;  // groups, so that counting costs few latencies of memory
+  for (int group0 = warp; group0 < groups; group0 += kAtOnce * kWarps) {
+    uint64_t mine[kAtOnce];
+    destinations(p, group0 * kTokenGroup + lane, kWarps * kTokenGroup, mine);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int group = group0 + i * kWarps;
+      for (int rank = 0; rank < ranks && group < groups; ++rank) {
+        const uint32_t bits = __ballot_sync(0xffffffffu, mine[i] >> rank & 1);
+        if (lane == 0) ballots[group * ranks + rank] = bits;
+      }
     }
   }
   __syncthreads();

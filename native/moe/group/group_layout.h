@@ -118,6 +118,7 @@ struct Counter {
   uint32_t arrived;  // CTAs of the running call that are done
   uint32_t ticket;   // next work of the running call
   uint32_t second_ticket;
+  uint32_t indexed;  // CTAs of the running call that have indexed their part of the rows
 };
 
 // A rank's own memory, not seen by peers.

@@ -97,6 +97,7 @@ __device__ inline void end_call(Counter& counter) {
   counter.arrived = 0;
   counter.ticket = 0;
   counter.second_ticket = 0;
+  counter.indexed = 0;
   counter.epoch += 1;  // seen by the next kernel
 }
 
@@ -110,24 +111,25 @@ __device__ inline uint32_t begin_call(const Group& group, Counter& counter, bool
     const uint32_t lost = get(&group.state->aborted);
     const uint32_t epoch = next_epoch(counter);
     shared_epoch = lost != 0 ? 0 : epoch;
-    if (ends && atomicAdd(&counter.arrived, 1) == gridDim.x - 1) {
-      counter.arrived = 0;
-      counter.epoch = epoch;
-    }
   }
   __syncthreads();
-  return shared_epoch;
+  const uint32_t epoch = shared_epoch;
+  // Behind the barrier, so that only one warp waits for the atomic: one that has nothing to do at first.
+  if (ends && threadIdx.x == kThreads - 1 && atomicAdd(&counter.arrived, 1) == gridDim.x - 1) {
+    counter.arrived = 0;
+    counter.epoch = next_epoch(counter);
+  }
+  return epoch;
 }
 
 // ---- Ends of CTAs.
 
 // Tells every rank that this CTA's rows are all there.
 __device__ inline void tell_done(const Group& group, int64_t words, uint32_t epoch) {
-  __threadfence_system();  // each thread's rows, before
-  __syncthreads();
+  __syncthreads();  // the rows of all threads
   const int rank = threadIdx.x;
   if (rank < group.shape.ranks && takes_part(group, rank)) {
-    __threadfence_system();  // the flag that follows: a reader that sees it must see the rows
+    __threadfence_system();  // covers what the barrier does: a reader that sees the flag must see the rows
     put(at<uint32_t>(group.peers[rank], words) + group.shape.rank * kMaxCtas + blockIdx.x, epoch);
   }
 }
