@@ -82,7 +82,6 @@ struct CombineLaunch final : h4j_launch {
     if (plan.latency) {
       fill(latency, args);
       latency.handle_at = latency_handle(shape);
-      latency.senders = !latency.finish ? plan.info.grid : latency.start ? plan.info.grid / 2 : 0;
     } else {
       fill(throughput, args);
       throughput.handle_at = handle_offsets(shape, plan.spec.layout == H4J_LAYOUT_EXPERT);

@@ -11,8 +11,8 @@ namespace h4j::moe {
 inline constexpr int kPieceVectors = 7 * 32;  // of 16 bytes
 __device__ inline int pieces_of(const Shape& shape) { return (shape.hidden / 8 + kPieceVectors - 1) / kPieceVectors; }
 
-__device__ inline void store_sum(const CombineParams& p, int token, int vector, float (&sum)[8]) {
-  if (p.residual != nullptr) add_bf16(sum, load_once(p.residual + token * p.residual_pitch + vector * 16));
+__device__ inline void store_sum(const CombineParams& p, int token, int vector, float (&sum)[8], uint4 residual) {
+  add_bf16(sum, residual);
   *reinterpret_cast<uint4*>(p.out + token * p.out_pitch + vector * 16) = to_bf16(sum);
 }
 
@@ -32,7 +32,7 @@ __device__ inline void gather_piece(const CombineParams& p, int token, int piece
     const int slot = __shfl_sync(0xffffffffu, rank < 32 ? low_slot : high_slot, rank % 32);
     return group.peers[rank] + group.offsets.partials + slot * shape.partial_pitch();
   };
-  uint4 a[kUnroll], b[kUnroll];
+  uint4 a[kUnroll], b[kUnroll], residual[kUnroll];
   const auto load = [&](const uint8_t* row, uint4(&values)[kUnroll]) {
 #pragma unroll
     for (int i = 0; i < kUnroll; ++i) {
@@ -43,15 +43,17 @@ __device__ inline void gather_piece(const CombineParams& p, int token, int piece
   if (__popcll(ranks) <= 2) {
     load(next_row(), a);
     load(next_row(), b);
+    load(p.residual != nullptr ? p.residual + token * p.residual_pitch : nullptr, residual);
 #pragma unroll
     for (int i = 0; i < kUnroll; ++i) {
       float sum[8] = {};
       add_bf16(sum, a[i]);
       add_bf16(sum, b[i]);
-      if (begin + i * 32 < vectors) store_sum(p, token, begin + i * 32, sum);
+      if (begin + i * 32 < vectors) store_sum(p, token, begin + i * 32, sum, residual[i]);
     }
     return;
   }
+  load(p.residual != nullptr ? p.residual + token * p.residual_pitch : nullptr, residual);
   float sums[kUnroll][8] = {};
   while (ranks != 0) {
     load(next_row(), a);
@@ -60,7 +62,7 @@ __device__ inline void gather_piece(const CombineParams& p, int token, int piece
   }
 #pragma unroll
   for (int i = 0; i < kUnroll; ++i) {
-    if (begin + i * 32 < vectors) store_sum(p, token, begin + i * 32, sums[i]);
+    if (begin + i * 32 < vectors) store_sum(p, token, begin + i * 32, sums[i], residual[i]);
   }
 }
 
@@ -228,6 +230,12 @@ __device__ inline void gather_expert_piece(const CombineParams& p, int token, in
     ranks &= ranks - 1;
   };
   load_next();
+  uint4 residual[kUnroll];
+#pragma unroll
+  for (int i = 0; i < kUnroll; ++i) {
+    const int vector = begin + i * 32;
+    residual[i] = p.residual != nullptr && vector < vectors ? load_once(p.residual + token * p.residual_pitch + vector * 16) : make_uint4(0, 0, 0, 0);
+  }
   float sums[kUnroll][8] = {};
   sum_experts(p, own.row, own.weight, piece * kExpertPieceVectors, sums);
 #pragma unroll
@@ -239,7 +247,7 @@ __device__ inline void gather_expert_piece(const CombineParams& p, int token, in
   }
 #pragma unroll
   for (int i = 0; i < kUnroll; ++i) {
-    if (begin + i * 32 < vectors) store_sum(p, token, begin + i * 32, sums[i]);
+    if (begin + i * 32 < vectors) store_sum(p, token, begin + i * 32, sums[i], residual[i]);
   }
 }
 

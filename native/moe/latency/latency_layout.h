@@ -55,7 +55,6 @@ struct LatencyDispatchParams {
   int32_t tokens;
   int32_t cast;
   int32_t power_of_two;
-  int32_t senders;        // CTAs that send; the others receive
   int32_t start, finish;  // which halves this kernel does
 };
 
@@ -70,7 +69,6 @@ struct LatencyCombineParams {
   uint8_t* out;
   int64_t out_pitch;
   int32_t tokens;
-  int32_t senders;
   int32_t start, finish;
 };
 

@@ -1,7 +1,8 @@
 // Dispatch and combine of a few tokens, where the time of a wait is what counts: no barrier, data carry their own flags.
 //
-// Some CTAs only send, the others only receive, so nobody that is waited for waits. A buffer is written again two epochs later; that is safe because each
-// call waits for a word of every rank (routing, or combine's hello), so no rank is more than one call ahead of another.
+// Every warp first sends its part and then receives, so nobody waits who is waited for. What needs no epoch, the loads of what is sent first above all, comes
+// before the epoch is known. A buffer is written again two epochs later; that is safe because each call waits for a word of every rank (routing, or combine's
+// hello), so no rank is more than one call ahead of another.
 #pragma once
 
 #include "moe/combine/bf16_sum.cuh"
@@ -13,6 +14,16 @@ namespace h4j::moe {
 
 // ---- Dispatch, sending
 
+// Names the first expert number that does not exist. Every thread that has met one finds the same, and the first report counts.
+__device__ __noinline__ void tell_bad_expert(const LatencyDispatchParams& p) {
+  for (int i = 0;; ++i) {
+    const int expert = __ldg(p.experts + i);
+    if (expert >= -1 && expert < p.group.shape.experts) continue;
+    tile::report_fault(p.fault, i, expert, -1, p.group.shape.experts - 1);
+    return;
+  }
+}
+
 // Experts and weights of all tokens to every rank: entry 0 holds the count of tokens, then [tokens][top_k].
 __device__ inline void send_routing(const LatencyDispatchParams& p, uint32_t epoch) {
   const Group& group = p.group;
@@ -21,7 +32,8 @@ __device__ inline void send_routing(const LatencyDispatchParams& p, uint32_t epo
   const int entries = 1 + p.tokens * shape.top_k;
   const int lines = (entries + kEntriesPerLine - 1) / kEntriesPerLine;
   const int64_t target = group.offsets.routing + (static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.routing_lines() * kLineBytes;
-  for (int line = blockIdx.x * (kThreads / 8) + threadIdx.x / 8; line < lines; line += p.senders * (kThreads / 8)) {
+  bool bad = false;
+  for (int line = blockIdx.x * (kThreads / 8) + threadIdx.x / 8; line < lines; line += gridDim.x * (kThreads / 8)) {
     uint32_t words[4] = {};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -29,7 +41,13 @@ __device__ inline void send_routing(const LatencyDispatchParams& p, uint32_t epo
       if (entry == 0) {
         words[0] = static_cast<uint32_t>(p.tokens);
       } else if (entry < entries && !(piece == 7 && i == 1)) {
-        words[2 * i] = static_cast<uint32_t>(__ldg(p.experts + entry - 1));
+        // An expert has a slot for each token, so one that a token names again is left out.
+        int expert = __ldg(p.experts + entry - 1);
+        bad = bad || expert < -1 || expert >= shape.experts;
+        for (int k = 1; k <= (entry - 1) % shape.top_k; ++k) {
+          if (__ldg(p.experts + entry - 1 - k) == __ldg(p.experts + entry - 1)) expert = -1;
+        }
+        words[2 * i] = static_cast<uint32_t>(expert);
         words[2 * i + 1] = p.weights != nullptr ? __float_as_uint(__ldg(p.weights + entry - 1)) : 0;
       }
     }
@@ -38,6 +56,7 @@ __device__ inline void send_routing(const LatencyDispatchParams& p, uint32_t epo
       if (takes_part(group, rank)) put_line(group.peers[rank] + target + line * kLineBytes + piece * 16, value);
     }
   }
+  if (bad) tell_bad_expert(p);
 }
 
 // Values, then scales, of a segment of a row in shared memory.
@@ -86,25 +105,38 @@ __device__ inline void stage_segment(const LatencyDispatchParams& p, int token, 
   __syncwarp();
 }
 
-__device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t epoch, uint8_t* staged) {
+// Destinations of a token as bits. The whole warp calls it.
+__device__ inline uint64_t destinations(const LatencyDispatchParams& p, int token) {
+  const Shape& shape = p.group.shape;
+  const int lane = threadIdx.x % 32;
+  const int expert = lane < shape.top_k ? __ldg(p.experts + token * shape.top_k + lane) : -1;
+  uint32_t low = 0;
+  uint32_t high = 0;
+  if (static_cast<unsigned>(expert) < static_cast<unsigned>(shape.experts)) {
+    const int rank = rank_of(p.group, expert);
+    if (takes_part(p.group, rank)) (rank < 32 ? low : high) = 1u << rank % 32;
+  }
+  return __reduce_or_sync(0xffffffffu, low) | static_cast<uint64_t>(__reduce_or_sync(0xffffffffu, high)) << 32;
+}
+
+// A warp's first segment to send, or one past the last.
+__device__ inline int first_segment() { return static_cast<int>(blockIdx.x + gridDim.x * (threadIdx.x / 32)); }
+
+// The first segment is staged already, and its destinations are known.
+__device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t epoch, uint8_t* staged, uint64_t ranks) {
   const Group& group = p.group;
   const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
   const int piece = lane % 8;
+  const int step = static_cast<int>(gridDim.x) * kWarps;
   auto* handle_ranks = reinterpret_cast<uint64_t*>(p.handle + p.handle_at.ranks);
-  for (int item = blockIdx.x + p.senders * (threadIdx.x / 32); item < p.tokens * kDispatchSegments; item += p.senders * kWarps) {
+  for (int item = first_segment(); item < p.tokens * kDispatchSegments; item += step) {
     const int token = item / kDispatchSegments;
     const int segment = item % kDispatchSegments;
-    const int expert = lane < shape.top_k ? __ldg(p.experts + token * shape.top_k + lane) : -1;
-    stage_segment(p, token, segment, staged);  // while the experts are on their way
-    // Destinations as bits, a lane an expert.
-    uint32_t low = 0;
-    uint32_t high = 0;
-    if (static_cast<unsigned>(expert) < static_cast<unsigned>(shape.experts)) {
-      const int rank = rank_of(group, expert);
-      if (takes_part(group, rank)) (rank < 32 ? low : high) = 1u << rank % 32;
+    if (item >= step) {
+      stage_segment(p, token, segment, staged);
+      ranks = destinations(p, token);
     }
-    const uint64_t ranks = __reduce_or_sync(0xffffffffu, low) | static_cast<uint64_t>(__reduce_or_sync(0xffffffffu, high)) << 32;
     if (segment == 0 && lane == 0) handle_ranks[token] = ranks;
     const int64_t target =
         group.offsets.lines + (((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens + token) * shape.row_lines() +
@@ -125,17 +157,14 @@ __device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t ep
 
 // ---- Dispatch, receiving
 
-// Every entry's local expert in shared memory, in order of source rank, token and k. False: lost.
-__device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t epoch, int receiver, uint16_t* entries, int32_t* tokens) {
+// Every entry's local expert in shared memory, which holds kNoExpert before, in order of source rank, token and k. False: lost.
+__device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t epoch, uint16_t* entries, int32_t* tokens) {
   const Group& group = p.group;
   const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int piece = lane % 8;
   const int per_source = shape.latency_tokens * shape.top_k;
-  for (int i = threadIdx.x; i < shape.ranks * per_source; i += kThreads) entries[i] = kNoExpert;
-  if (threadIdx.x < shape.ranks) tokens[threadIdx.x] = 0;
-  __syncthreads();
   auto* weights = reinterpret_cast<float*>(p.handle + p.handle_at.weights);
   bool lost = false;
   // Warps share the lines of a source where there are more warps than sources.
@@ -181,24 +210,12 @@ __device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t 
           const int local = static_cast<int>(words[2 * i]) - shape.first_expert();
           const bool here = static_cast<unsigned>(local) < static_cast<unsigned>(shape.local_experts());
           entries[source * per_source + entry - 1] = here ? static_cast<uint16_t>(local) : kNoExpert;
-          if (receiver == 0) weights[source * per_source + entry - 1] = __uint_as_float(words[2 * i + 1]);
+          if (blockIdx.x == 0) weights[source * per_source + entry - 1] = __uint_as_float(words[2 * i + 1]);
         }
       }
     }
   }
-  if (__syncthreads_or(lost)) return false;
-  // An expert has a slot for each token, so one that a token names again is left out. Entries of a token are looked at by one thread, from the last on.
-  for (int row = threadIdx.x; row < shape.ranks * shape.latency_tokens; row += kThreads) {
-    if (row % shape.latency_tokens >= tokens[row / shape.latency_tokens]) continue;
-    uint16_t* own = entries + row * shape.top_k;
-    for (int k = shape.top_k - 1; k > 0; --k) {
-      for (int earlier = 0; earlier < k; ++earlier) {
-        if (own[earlier] == own[k]) own[k] = kNoExpert;
-      }
-    }
-  }
-  __syncthreads();
-  return true;
+  return !__syncthreads_or(lost);
 }
 
 // Where entries go among the rows of their expert: entries are counted in order, each warp a range of them.
@@ -215,11 +232,10 @@ struct Places {
   }
 };
 
+// `before` holds zeros.
 __device__ inline void place_entries(const LatencyDispatchParams& p, const Places& places, int total, bool tells) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  for (int i = threadIdx.x; i < kWarps * places.experts; i += kThreads) places.before[i] = 0;
-  __syncthreads();
   uint16_t* counts = places.before + warp * places.experts;
   for (int base = warp * places.range; base < min(total, (warp + 1) * places.range); base += 32) {
     const uint16_t expert = base + lane < total ? places.entries[base + lane] : kNoExpert;
@@ -246,17 +262,71 @@ __device__ inline void place_entries(const LatencyDispatchParams& p, const Place
   __syncthreads();
 }
 
-__device__ inline void receive_segments(const LatencyDispatchParams& p, uint32_t epoch, int receiver, int receivers, const Places& places,
-                                        const int32_t* tokens, uint8_t* staged) {
-  const Group& group = p.group;
-  const Shape& shape = group.shape;
+// A warp's part of the rows that come: items of all sources side by side, so that warps are busy whatever the sources' counts. The warps that sent last are
+// the first to receive.
+struct Receiver {
+  static constexpr int kAtOnce = 4;  // lines a lane waits for at once
+  const LatencyDispatchParams& p;
+  uint32_t epoch;
+
+  __device__ int first() const { return static_cast<int>(gridDim.x) * kWarps - 1 - first_segment(); }
+  __device__ int end() const { return static_cast<int>(p.group.shape.latency_rows()) * kDispatchSegments; }
+  __device__ const uint8_t* lines_of(int item) const {
+    const Shape& shape = p.group.shape;
+    const int64_t row = static_cast<int64_t>(epoch % 2) * shape.ranks * shape.latency_tokens + item / kDispatchSegments;
+    return p.group.peers[shape.rank] + p.group.offsets.lines +
+           (row * shape.row_lines() + item % kDispatchSegments * shape.segment_lines()) * kLineBytes;
+  }
+  __device__ bool is_wanted(int line) const { return line < p.group.shape.segment_lines(); }
+  // The first lines of the first item as they are now.
+  __device__ void look(uint4 (&values)[kAtOnce]) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int line = lane / 8 + 4 * i;
+      values[i] = first() < end() && is_wanted(line) ? get_line(lines_of(first()) + line * kLineBytes + lane % 8 * 16) : make_uint4(0, 0, 0, 0);
+    }
+  }
+  // False: lost.
+  __device__ bool receive(int item, int source, const uint4 (&early)[kAtOnce], uint8_t* staged) const {
+    const int lane = threadIdx.x % 32;
+    const int piece = lane % 8;
+    const uint8_t* lines = lines_of(item);
+    for (int line0 = lane / 8; line0 < p.group.shape.segment_lines() + lane / 8; line0 += 4 * kAtOnce) {
+      const auto line_of = [&](int i) { return line0 + 4 * i; };
+      uint4 values[kAtOnce];
+      bool there = item == first() && line0 < 4;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        values[i] = early[i];
+        there = there && (piece != 7 || !is_wanted(line_of(i)) || is_sealed(early[i], epoch));
+      }
+      if (!__all_sync(0xffffffffu, there) &&
+          !await_lines(
+              p.group, Phase::kLines, epoch, [&](int i) { return is_wanted(line_of(i)) ? lines + line_of(i) * kLineBytes : nullptr; },
+              [&](int) { return source; }, values)) {
+        return false;
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (!is_wanted(line_of(i))) continue;
+        auto* payload = reinterpret_cast<uint2*>(staged + line_of(i) * kLinePayload + piece * 16);
+        payload[0] = make_uint2(values[i].x, values[i].y);
+        if (piece != 7) payload[1] = make_uint2(values[i].z, values[i].w);
+      }
+    }
+    return true;
+  }
+};
+
+__device__ inline void receive_segments(const Receiver& receiver, const Places& places, const int32_t* tokens,
+                                        const uint4 (&early)[Receiver::kAtOnce], uint8_t* staged) {
+  const LatencyDispatchParams& p = receiver.p;
+  const Shape& shape = p.group.shape;
   const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const int piece = lane % 8;
   const int capacity = static_cast<int>(shape.latency_rows());
   auto* handle_rows = reinterpret_cast<int32_t*>(p.handle + p.handle_at.rows);
-  // Items of all sources side by side, so that warps are busy whatever the sources' counts.
-  for (int item = receiver + receivers * warp; item < capacity * kDispatchSegments; item += receivers * kWarps) {
+  for (int item = receiver.first(); item < receiver.end(); item += static_cast<int>(gridDim.x) * kWarps) {
     const int row = item / kDispatchSegments;  // source * latency_tokens + token
     const int segment = item % kDispatchSegments;
     const int source = row / shape.latency_tokens;
@@ -271,29 +341,7 @@ __device__ inline void receive_segments(const LatencyDispatchParams& p, uint32_t
     if (segment == 0 && lane < shape.top_k) handle_rows[row * shape.top_k + lane] = place;
     const unsigned copies = __ballot_sync(0xffffffffu, place >= 0);
     if (copies == 0) continue;
-
-    const uint8_t* lines =
-        group.peers[shape.rank] + group.offsets.lines +
-        ((static_cast<int64_t>(epoch % 2) * shape.ranks * shape.latency_tokens + row) * shape.row_lines() + segment * shape.segment_lines()) *
-            kLineBytes;
-    constexpr int kAtOnce = 4;
-    for (int line0 = lane / 8; line0 < shape.segment_lines() + lane / 8; line0 += 4 * kAtOnce) {
-      const auto line_of = [&](int i) { return line0 + 4 * i; };
-      const auto is_wanted = [&](int i) { return line_of(i) < shape.segment_lines(); };
-      uint4 values[kAtOnce];
-      if (!await_lines(
-              group, Phase::kLines, epoch, [&](int i) { return is_wanted(i) ? lines + line_of(i) * kLineBytes : nullptr; },
-              [&](int) { return source; }, values)) {
-        return;
-      }
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        if (!is_wanted(i)) continue;
-        auto* payload = reinterpret_cast<uint2*>(staged + line_of(i) * kLinePayload + piece * 16);
-        payload[0] = make_uint2(values[i].x, values[i].y);
-        if (piece != 7) payload[1] = make_uint2(values[i].z, values[i].w);
-      }
-    }
+    if (!receiver.receive(item, source, early, staged)) return;
     __syncwarp();
     const int width = shape.fp8 ? 1 : 2;
     const int first = segment * shape.segment_blocks() * kScaleBlock;
@@ -324,32 +372,39 @@ __global__ __launch_bounds__(kThreads, 1) void latency_dispatch_kernel(const __g
   __shared__ int32_t tokens[kMaxRanks];
   const Group& group = p.group;
   const Shape& shape = group.shape;
-  Counter& counter = group.state->channel[group.channel].latency_dispatch;
-  const uint32_t epoch = begin_call(group, counter, p.finish != 0);
-  if (epoch == 0) return;
   const int64_t entry_bytes = latency_entry_bytes(shape);
-  const int64_t piece_bytes = latency_piece_bytes(shape);
   auto* entries = reinterpret_cast<uint16_t*>(shared);
   auto* within = reinterpret_cast<uint16_t*>(shared + entry_bytes);
   auto* before = reinterpret_cast<uint16_t*>(shared + 2 * entry_bytes);
-  uint8_t* staged = shared + 2 * entry_bytes + latency_count_bytes(shape) + threadIdx.x / 32 * piece_bytes;
-  if (static_cast<int>(blockIdx.x) < p.senders) {
-    send_routing(p, epoch);
-    send_segments(p, epoch, staged);
-    if (static_cast<int>(blockIdx.x) == p.senders - 1) check_experts(p.experts, p.tokens * shape.top_k, shape.experts, p.fault);
-  } else {
-    const int receiver = static_cast<int>(blockIdx.x) - p.senders;
-    const int receivers = static_cast<int>(gridDim.x) - p.senders;
-    if (!receive_routing(p, epoch, receiver, entries, tokens)) return;
-    if (receiver == 0 && threadIdx.x < shape.ranks) {
-      reinterpret_cast<int32_t*>(p.handle + p.handle_at.tokens)[threadIdx.x] = tokens[threadIdx.x];
-      if (p.received != nullptr) p.received[threadIdx.x] = tokens[threadIdx.x];
-    }
-    const int total = static_cast<int>(shape.latency_rows()) * shape.top_k;
-    const Places places{entries, within, before, (total + 32 * kWarps - 1) / (32 * kWarps) * 32, shape.experts_per_rank};
-    place_entries(p, places, total, receiver == 0);
-    receive_segments(p, epoch, receiver, receivers, places, tokens, staged);
+  uint8_t* staged = shared + 2 * entry_bytes + latency_count_bytes(shape) + threadIdx.x / 32 * latency_piece_bytes(shape);
+  const int total = static_cast<int>(shape.latency_rows()) * shape.top_k;
+  uint64_t ranks = 0;
+  if (p.start && first_segment() < p.tokens * kDispatchSegments) {
+    ranks = destinations(p, first_segment() / kDispatchSegments);
+    stage_segment(p, first_segment() / kDispatchSegments, first_segment() % kDispatchSegments, staged);
   }
+  if (p.finish) {
+    for (int i = threadIdx.x; i < total; i += kThreads) entries[i] = kNoExpert;
+    for (int i = threadIdx.x; i < kWarps * shape.experts_per_rank; i += kThreads) before[i] = 0;
+    if (threadIdx.x < shape.ranks) tokens[threadIdx.x] = 0;
+  }
+  const uint32_t epoch = begin_call(group, group.state->channel[group.channel].latency_dispatch, p.finish != 0);
+  if (epoch == 0) return;
+  if (p.start) {
+    send_routing(p, epoch);
+    send_segments(p, epoch, staged, ranks);
+  }
+  if (!p.finish || !receive_routing(p, epoch, entries, tokens)) return;
+  const Receiver receiver{p, epoch};
+  uint4 early[Receiver::kAtOnce];
+  receiver.look(early);
+  if (blockIdx.x == 0 && threadIdx.x < shape.ranks) {
+    reinterpret_cast<int32_t*>(p.handle + p.handle_at.tokens)[threadIdx.x] = tokens[threadIdx.x];
+    if (p.received != nullptr) p.received[threadIdx.x] = tokens[threadIdx.x];
+  }
+  const Places places{entries, within, before, (total + 32 * kWarps - 1) / (32 * kWarps) * 32, shape.experts_per_rank};
+  place_entries(p, places, total, blockIdx.x == 0);
+  receive_segments(receiver, places, tokens, early, staged);
 }
 
 // ---- Combine. A line holds 60 elements; lane 8i + j of a warp has elements 8j.. of line i, the last lane four of them.
@@ -365,74 +420,124 @@ __device__ inline uint4 load_piece(const uint8_t* row, int offset, int bytes) {
 inline constexpr int kLineGroups = 2;  // of four lines, which a warp instruction holds
 inline constexpr int kLinesPerItem = 4 * kLineGroups;
 
-__device__ inline void send_returns(const LatencyCombineParams& p, uint32_t epoch) {
-  constexpr int kAtOnce = 4;  // rows in flight
-  const Group& group = p.group;
-  const Shape& shape = group.shape;
-  const int lane = threadIdx.x % 32;
-  const int piece = lane % 8;
-  const int bytes = 2 * shape.hidden;
-  const int lines = shape.return_lines();
-  const int items = (lines + kLinesPerItem - 1) / kLinesPerItem;  // of a row
-  const int capacity = static_cast<int>(shape.latency_rows());
-  const auto* tokens = reinterpret_cast<const int32_t*>(p.handle + p.handle_at.tokens);
-  const auto* rows = reinterpret_cast<const int32_t*>(p.handle + p.handle_at.rows);
-  const auto* weights = reinterpret_cast<const float*>(p.handle + p.handle_at.weights);
-  if (blockIdx.x == 0 && threadIdx.x / 8 < shape.ranks && takes_part(group, threadIdx.x / 8)) {
-    const int64_t hello = group.offsets.hello + (static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * kLineBytes;
-    put_line(group.peers[threadIdx.x / 8] + hello + piece * 16, sealed(make_uint4(0, 0, 0, 0), epoch));
-  }
-  const auto rows_of = [&](int item) {
-    const int row = item / items;
-    const bool used = item < capacity * items && lane < shape.top_k && takes_part(group, row / shape.latency_tokens) &&
-                      row % shape.latency_tokens < tokens[row / shape.latency_tokens];
-    return used ? rows[row * shape.top_k + lane] : -1;
+// The sending of sums over a row's experts at this rank, eight lines at a time.
+struct ReturnSender {
+  static constexpr int kAtOnce = 4;  // rows in flight
+  // Lane k has the k-th expert's row and weight.
+  struct Experts {
+    int row;
+    float weight;
   };
-  const int step = p.senders * kWarps;
-  int next = rows_of(blockIdx.x + p.senders * (threadIdx.x / 32));
-  for (int item = blockIdx.x + p.senders * (threadIdx.x / 32); item < capacity * items; item += step) {
-    const int row = item / items;
+  // Rows whose loads are under way, and the experts that are left.
+  struct Loaded {
+    uint4 values[kAtOnce][kLineGroups];
+    float factors[kAtOnce];
+    unsigned left;
+  };
+  const LatencyCombineParams& p;
+  int lines, items_of_row;
+
+  __device__ explicit ReturnSender(const LatencyCombineParams& params)
+      : p(params), lines(params.group.shape.return_lines()), items_of_row((lines + kLinesPerItem - 1) / kLinesPerItem) {}
+
+  __device__ int first() const { return static_cast<int>(blockIdx.x + gridDim.x * (threadIdx.x / 32)); }
+  __device__ int end() const { return static_cast<int>(p.group.shape.latency_rows()) * items_of_row; }
+  __device__ int line_of(int item, int group_of_lines) const {
+    return item % items_of_row * kLinesPerItem + 4 * group_of_lines + static_cast<int>(threadIdx.x % 32) / 8;
+  }
+
+  // Asked for together, and used if the source has the token.
+  __device__ Experts experts_of(int item) const {
+    const Shape& shape = p.group.shape;
+    const int lane = threadIdx.x % 32;
+    if (item >= end() || lane >= shape.top_k) return {-1, 0.0f};
+    const int row = item / items_of_row;
     const int source = row / shape.latency_tokens;
-    const int token = row % shape.latency_tokens;
-    const int mine = next;
-    const float weight = mine >= 0 ? weights[row * shape.top_k + lane] : 0.0f;
-    next = rows_of(item + step);
-    unsigned left = __ballot_sync(0xffffffffu, mine >= 0);
-    if (left == 0) continue;
-    const int64_t target =
-        group.offsets.returns + ((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens + token) * lines * kLineBytes;
-    const auto line_of = [&](int group_of_lines) { return item % items * kLinesPerItem + 4 * group_of_lines + lane / 8; };
-    float sums[kLineGroups][8] = {};
-    while (left != 0) {
-      uint4 values[kAtOnce][kLineGroups];
-      float factors[kAtOnce];
+    const int count = reinterpret_cast<const int32_t*>(p.handle + p.handle_at.tokens)[source];
+    const int64_t entry = static_cast<int64_t>(row) * shape.top_k + lane;
+    const Experts found{reinterpret_cast<const int32_t*>(p.handle + p.handle_at.rows)[entry],
+                        reinterpret_cast<const float*>(p.handle + p.handle_at.weights)[entry]};
+    return takes_part(p.group, source) && row % shape.latency_tokens < count ? found : Experts{-1, 0.0f};
+  }
+
+  __device__ void load(int item, const Experts& experts, Loaded& loaded) const {
+    const int bytes = 2 * p.group.shape.hidden;
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        const int k = left != 0 ? __ffs(static_cast<int>(left)) - 1 : 0;
-        const int from = __shfl_sync(0xffffffffu, mine, k);
-        const float factor = __shfl_sync(0xffffffffu, weight, k);
-        factors[i] = left != 0 ? factor : 0.0f;
+    for (int i = 0; i < kAtOnce; ++i) {
+      const bool used = loaded.left != 0;
+      const int k = used ? __ffs(static_cast<int>(loaded.left)) - 1 : 0;
+      const int from = __shfl_sync(0xffffffffu, experts.row, k);
+      const float factor = __shfl_sync(0xffffffffu, experts.weight, k);
+      loaded.factors[i] = used ? factor : 0.0f;
 #pragma unroll
-        for (int g = 0; g < kLineGroups; ++g) {
-          const bool wanted = left != 0 && line_of(g) < lines;
-          values[i][g] = wanted ? load_piece(p.x + from * p.x_pitch, line_of(g) * kLinePayload + piece * 16, bytes) : make_uint4(0, 0, 0, 0);
-        }
-        left &= left - 1;
+      for (int g = 0; g < kLineGroups; ++g) {
+        const bool wanted = used && line_of(item, g) < lines;
+        loaded.values[i][g] =
+            wanted ? load_piece(p.x + from * p.x_pitch, line_of(item, g) * kLinePayload + static_cast<int>(threadIdx.x % 8) * 16, bytes)
+                   : make_uint4(0, 0, 0, 0);
       }
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-#pragma unroll
-        for (int g = 0; g < kLineGroups; ++g) add_bf16(sums[g], values[i][g], factors[i]);
-      }
+      loaded.left &= loaded.left - 1;
     }
+  }
+
+  __device__ void begin(int item, const Experts& experts, Loaded& loaded) const {
+    loaded.left = __ballot_sync(0xffffffffu, experts.row >= 0);
+    load(item, experts, loaded);
+  }
+
+  __device__ void put(int item, const float (&sums)[kLineGroups][8], uint32_t epoch) const {
+    const Group& group = p.group;
+    const Shape& shape = group.shape;
+    const int row = item / items_of_row;
+    const int source = row / shape.latency_tokens;
+    const int64_t target =
+        group.offsets.returns +
+        ((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens + row % shape.latency_tokens) * lines * kLineBytes;
 #pragma unroll
     for (int g = 0; g < kLineGroups; ++g) {
-      if (line_of(g) < lines) put_line(group.peers[source] + target + line_of(g) * kLineBytes + piece * 16, sealed(to_bf16(sums[g]), epoch));
+      if (line_of(item, g) >= lines) continue;
+      put_line(group.peers[source] + target + line_of(item, g) * kLineBytes + threadIdx.x % 8 * 16, sealed(to_bf16(sums[g]), epoch));
     }
   }
+
+  // `experts` and `loaded` are of the warp's first item. The next item's rows are asked for before this one's are sent.
+  __device__ void send(Experts experts, Loaded& loaded, uint32_t epoch) const {
+    const int step = static_cast<int>(gridDim.x) * kWarps;
+    for (int item = first(); item < end(); item += step) {
+      const Experts next = experts_of(item + step);
+      const bool any = __any_sync(0xffffffffu, experts.row >= 0);
+      float sums[kLineGroups][8] = {};
+      for (bool more = any; more;) {
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+#pragma unroll
+          for (int g = 0; g < kLineGroups; ++g) add_bf16(sums[g], loaded.values[i][g], loaded.factors[i]);
+        }
+        more = loaded.left != 0;
+        if (more) load(item, experts, loaded);
+      }
+      if (item + step < end()) begin(item + step, next, loaded);
+      if (any) put(item, sums, epoch);
+      experts = next;
+    }
+  }
+};
+
+// Combine's word to those who get no rows.
+__device__ inline void send_hello(const LatencyCombineParams& p, uint32_t epoch) {
+  const Group& group = p.group;
+  if (blockIdx.x != 0 || threadIdx.x / 8 >= group.shape.ranks || !takes_part(group, threadIdx.x / 8)) return;
+  const int64_t hello = group.offsets.hello + (static_cast<int64_t>(epoch % 2) * group.shape.ranks + group.shape.rank) * kLineBytes;
+  put_line(group.peers[threadIdx.x / 8] + hello + threadIdx.x % 8 * 16, sealed(make_uint4(0, 0, 0, 0), epoch));
 }
 
-__device__ inline void receive_returns(const LatencyCombineParams& p, uint32_t epoch, int receiver, int receivers) {
+// The warps that sent last are the first to receive.
+__device__ inline int first_return() {
+  return static_cast<int>(gridDim.x) * kWarps - 1 - static_cast<int>(blockIdx.x + gridDim.x * (threadIdx.x / 32));
+}
+
+// `ranks` are those that have the token of the warp's first item.
+__device__ inline void receive_returns(const LatencyCombineParams& p, uint32_t epoch, uint64_t ranks_of_first) {
   constexpr int kAtOnce = 2;  // ranks waited for at once
   const Group& group = p.group;
   const Shape& shape = group.shape;
@@ -444,10 +549,17 @@ __device__ inline void receive_returns(const LatencyCombineParams& p, uint32_t e
   const int items = (lines + kLinesPerItem - 1) / kLinesPerItem;  // of a row
   const uint8_t* window = group.peers[shape.rank];
   const auto* handle_ranks = reinterpret_cast<const uint64_t*>(p.handle + p.handle_at.ranks);
-  for (int item = receiver + receivers * warp; item < p.tokens * items; item += receivers * kWarps) {
+  for (int item = first_return(); item < p.tokens * items; item += static_cast<int>(gridDim.x) * kWarps) {
     const int token = item / items;
-    uint64_t left = handle_ranks[token] & group.active;
+    uint64_t left = (item == first_return() ? ranks_of_first : handle_ranks[token]) & group.active;
     const auto line_of = [&](int group_of_lines) { return item % items * kLinesPerItem + 4 * group_of_lines + lane / 8; };
+    uint4 residual[kLineGroups];
+#pragma unroll
+    for (int g = 0; g < kLineGroups; ++g) {
+      residual[g] = p.residual != nullptr && line_of(g) < lines
+                        ? load_piece(p.residual + token * p.residual_pitch, line_of(g) * kLinePayload + piece * 16, bytes)
+                        : make_uint4(0, 0, 0, 0);
+    }
     float sums[kLineGroups][8] = {};
     while (left != 0) {
       int ranks[kAtOnce];
@@ -473,14 +585,14 @@ __device__ inline void receive_returns(const LatencyCombineParams& p, uint32_t e
     for (int g = 0; g < kLineGroups; ++g) {
       if (line_of(g) >= lines) continue;
       const int offset = line_of(g) * kLinePayload + piece * 16;
-      if (p.residual != nullptr) add_bf16(sums[g], load_piece(p.residual + token * p.residual_pitch, offset, bytes));
+      add_bf16(sums[g], residual[g]);
       const uint4 rounded = to_bf16(sums[g]);
       uint8_t* target = p.out + token * p.out_pitch + offset;
       if (offset < bytes) *reinterpret_cast<uint2*>(target) = make_uint2(rounded.x, rounded.y);
       if (offset + 8 < bytes && piece != 7) *reinterpret_cast<uint2*>(target + 8) = make_uint2(rounded.z, rounded.w);
     }
   }
-  if (receiver != 0) return;
+  if (blockIdx.x != 0) return;
   // Those who had no rows of this rank have said so.
   for (int rank = warp; rank < shape.ranks; rank += kWarps) {
     const uint8_t* hello = window + group.offsets.hello + (static_cast<int64_t>(epoch % 2) * shape.ranks + rank) * kLineBytes;
@@ -494,14 +606,25 @@ __device__ inline void receive_returns(const LatencyCombineParams& p, uint32_t e
 
 __global__ __launch_bounds__(kThreads, 1) void latency_combine_kernel(const __grid_constant__ LatencyCombineParams p) {
   const Group& group = p.group;
-  Counter& counter = group.state->channel[group.channel].latency_combine;
-  const uint32_t epoch = begin_call(group, counter, p.finish != 0);
-  if (epoch == 0) return;
-  if (static_cast<int>(blockIdx.x) < p.senders) {
-    send_returns(p, epoch);
-  } else {
-    receive_returns(p, epoch, static_cast<int>(blockIdx.x) - p.senders, static_cast<int>(gridDim.x) - p.senders);
+  const ReturnSender sender(p);
+  ReturnSender::Experts experts{-1, 0.0f};
+  ReturnSender::Loaded loaded{};
+  if (p.start && sender.first() < sender.end()) {
+    experts = sender.experts_of(sender.first());
+    sender.begin(sender.first(), experts, loaded);
   }
+  const int items = (group.shape.return_lines() + kLinesPerItem - 1) / kLinesPerItem;
+  uint64_t ranks = 0;
+  if (p.finish && first_return() < p.tokens * items) {
+    ranks = reinterpret_cast<const uint64_t*>(p.handle + p.handle_at.ranks)[first_return() / items];
+  }
+  const uint32_t epoch = begin_call(group, group.state->channel[group.channel].latency_combine, p.finish != 0);
+  if (epoch == 0) return;
+  if (p.start) {
+    send_hello(p, epoch);
+    sender.send(experts, loaded, epoch);
+  }
+  if (p.finish) receive_returns(p, epoch, ranks);
 }
 
 }  // namespace h4j::moe
