@@ -104,7 +104,7 @@ typedef struct h4j_device_info {
   int64_t l2_bytes;
   int64_t memory_bytes;
   int32_t sm_clock_khz; /* peak; 0 where unknown */
-  float nvlink_gbs;     /* GB/s a direction over all links, nominal; 0 where unknown or none */
+  float nvlink_gbs;     /* GB/s a direction over all links, nominal or as a group has measured it; 0 where unknown or none */
   uint8_t uuid[16];     /* zeros for a described device */
   char name[64];
 } h4j_device_info;
@@ -796,10 +796,11 @@ typedef struct h4j_group_spec {
   int32_t max_tokens;     /* of a rank in a throughput call; 0: no throughput calls */
   int32_t latency_tokens; /* of a rank in a latency call, 0..512; 0: no latency calls */
   int32_t channels;       /* 1..4 */
-  int32_t sm_budget;      /* CTAs of a kernel of the group, each of which may fill an SM; 0: 24, or 128 for latency calls and the expert layout */
-  h4j_dtype row_dtype;    /* of dispatched rows: H4J_F8_E4M3 with F32 scales of 1x128 blocks, or H4J_BF16 */
-  int32_t scale_kind;     /* of rows that dispatch casts: H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
-  int64_t deadline_us;    /* of one wait; 0: 10 s */
+  int32_t
+      sm_budget; /* CTAs of a kernel of the group, each of which may fill an SM; 0: at most 24, by the link, or 128 for latency calls and the expert layout */
+  h4j_dtype row_dtype; /* of dispatched rows: H4J_F8_E4M3 with F32 scales of 1x128 blocks, or H4J_BF16 */
+  int32_t scale_kind;  /* of rows that dispatch casts: H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO */
+  int64_t deadline_us; /* of one wait; 0: 10 s */
 } h4j_group_spec;
 
 #define H4J_GROUP_BLOB_BYTES 512
@@ -807,7 +808,7 @@ typedef struct h4j_group_spec {
 /* Memory of the window that callers read and write. Row counts are those of the worst case, ranks * max_tokens. */
 typedef struct h4j_group_buffers_info {
   uint32_t struct_size;
-  uint32_t reserved;
+  float link_gbs;  /* GB/s of this rank's stores to its slowest peer on another device, measured when the group connected; 0: no such peer */
   uint64_t rows;   /* [ranks * max_tokens, hidden] of row_dtype: dispatched rows, by source rank, then by token */
   int64_t rows_ld; /* elements */
   uint64_t scales; /* F32, element (row, block) at block * scales_ld + row; 0 for BF16 rows */
@@ -842,7 +843,8 @@ H4J_API h4j_status h4j_group_close(h4j_group* group, h4j_error* error);
 #define H4J_FINISH 2 /* waits for it; from the same plan arguments, on the same channel, before its next start */
 
 /* -- moe_dispatch: rows to the ranks that hold their experts --
- * A plan is for every rank of the group: `rank` of its group spec does not matter.
+ * A plan is for every rank of the group: `rank` of its group spec does not matter. Where the spec leaves the SMs to the library, the rank layout takes as many as
+ * `nvlink_gbs` of the planned device wants, so all ranks plan with the same figure: nominal, or the least `link_gbs` of all.
  * A token crosses to a rank once, whatever number of its experts are there. An expert number -1 selects nothing; a number given twice counts twice, in
  * latency calls, where an expert has a slot for each token, once.
  * Throughput, rank layout: rows land in the group's buffers. Throughput, expert layout: rows are then placed in `out`, each expert's rows beginning at a

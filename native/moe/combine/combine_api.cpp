@@ -10,7 +10,6 @@ namespace h4j::moe {
 namespace {
 
 constexpr const char* kOperation = "moe_combine";
-constexpr int kCtas = 24;  // loads over NVLink are at their ceiling with 20
 constexpr int kExpertCtas = 128;
 
 struct CombinePlan final : h4j_plan {
@@ -27,7 +26,7 @@ struct CombinePlan final : h4j_plan {
     latency = spec.mode == H4J_MODE_LATENCY;
     require_range(kOperation, "layout", spec.layout, latency ? H4J_LAYOUT_EXPERT : H4J_LAYOUT_RANK, H4J_LAYOUT_EXPERT);
     expert_layout = spec.layout == H4J_LAYOUT_EXPERT;
-    const int ctas = group_ctas(kOperation, device, group, expert_layout ? kExpertCtas : kCtas);
+    const int ctas = group_ctas(kOperation, device, group, expert_layout ? kExpertCtas : link_ctas(device.nvlink_gbs));
     info.grid = latency && spec.half != H4J_WHOLE ? ctas / 2 : !expert_layout && spec.half == H4J_START ? 1 : ctas;
     info.block = kThreads;
     info.handle_bytes = latency ? latency_handle(shape).bytes : handle_offsets(shape, expert_layout).bytes;

@@ -10,8 +10,6 @@ namespace h4j::moe {
 namespace {
 
 constexpr const char* kOperation = "moe_dispatch";
-// 16 SMs of plain stores fill NVLink, 24 leave room for the local half of the rows.
-constexpr int kCtas = 24;
 // The expert layout and latency calls want more warps: copies to experts' rows, and items one after another.
 constexpr int kExpertCtas = 128;
 
@@ -34,7 +32,7 @@ struct DispatchPlan final : h4j_plan {
       invalid(kOperation, "alignment", format("%d", spec.alignment), "a power of two, 1..256");
     }
     cast = spec.in_dtype != group.row_dtype;
-    ctas = group_ctas(kOperation, device, group, expert_layout ? kExpertCtas : kCtas);
+    ctas = group_ctas(kOperation, device, group, expert_layout ? kExpertCtas : link_ctas(device.nvlink_gbs));
     info.grid = latency && spec.half != H4J_WHOLE ? ctas / 2 : !expert_layout && spec.half == H4J_FINISH ? 1 : ctas;
     info.block = kThreads;
     info.shared_memory = static_cast<int32_t>(latency                  ? latency_shared_bytes(shape)

@@ -66,6 +66,34 @@ TEST(MoeDispatchPlan, PlansOnADescribedDevice) {
   H4J_ASSERT_OK(h4j_plan_close(plan, &error));
 }
 
+// A slower link is filled by fewer SMs; what the spec says comes first, and copies to experts' rows want more whatever the link.
+TEST(MoeDispatchPlan, TakesSmsByTheLink) {
+  const auto grid_of = [](float nvlink_gbs, int32_t layout, int32_t sm_budget) {
+    h4j_device_info device = testing::h100();
+    device.nvlink_gbs = nvlink_gbs;
+    h4j_group_spec group = testing::group_of(2);
+    group.sm_budget = sm_budget;
+    h4j_moe_dispatch_spec spec = throughput();
+    spec.layout = layout;
+    h4j_plan* plan = nullptr;
+    Error error;
+    EXPECT_EQ(H4J_OK, h4j_moe_dispatch_plan(&device, &group, &spec, &plan, &error)) << error.message;
+    h4j_plan_info info{};
+    info.struct_size = sizeof info;
+    EXPECT_EQ(H4J_OK, h4j_plan_describe(plan, &info, &error)) << error.message;
+    EXPECT_EQ(H4J_OK, h4j_plan_close(plan, &error)) << error.message;
+    return info.grid;
+  };
+  EXPECT_EQ(24, grid_of(450, H4J_LAYOUT_RANK, 0));  // nominal
+  EXPECT_EQ(24, grid_of(351, H4J_LAYOUT_RANK, 0));  // as measured
+  EXPECT_EQ(14, grid_of(200, H4J_LAYOUT_RANK, 0));
+  EXPECT_EQ(12, grid_of(160, H4J_LAYOUT_RANK, 0));
+  EXPECT_EQ(8, grid_of(25, H4J_LAYOUT_RANK, 0));
+  EXPECT_EQ(24, grid_of(0, H4J_LAYOUT_RANK, 0));  // unknown
+  EXPECT_EQ(40, grid_of(160, H4J_LAYOUT_RANK, 40));
+  EXPECT_EQ(grid_of(450, H4J_LAYOUT_EXPERT, 0), grid_of(160, H4J_LAYOUT_EXPERT, 0));
+}
+
 // Whatever a group's spec holds, planning ends with a plan or with the field that it cannot take.
 TEST(MoeGroupSpec, AnyValuesArePlannedOrNamed) {
   constexpr std::array kFields = {&h4j_group_spec::rank,      &h4j_group_spec::ranks,      &h4j_group_spec::experts,        &h4j_group_spec::top_k,

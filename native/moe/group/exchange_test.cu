@@ -296,6 +296,28 @@ TEST_F(MoeExchangeFaultsGpu, BadExpertNumbersAreNamed) {
   }
 }
 
+// A rank with a peer on another device knows what its stores there reach; one without has nothing to measure.
+TEST_F(MoeExchangeFaultsGpu, LinkIsMeasuredWhenTheGroupConnects) {
+  for (const int gpus : {1, 2}) {
+    if (devices() < gpus) continue;
+    Scenario scenario = with_deadline(0, 2, 20'000'000);
+    scenario.devices = gpus;
+    run_ranks(scenario, [&](Rank& rank) {
+      Error error;
+      h4j_group_buffers_info buffers{};
+      buffers.struct_size = sizeof buffers;
+      ASSERT_EQ(H4J_OK, h4j_group_buffers(rank.group, 0, &buffers, &error)) << error.message;
+      std::printf("             rank %d of 2 on %d: %.1f GB/s\n", rank.number, gpus, static_cast<double>(buffers.link_gbs));
+      if (gpus == 1) {
+        EXPECT_EQ(0, buffers.link_gbs);
+      } else {
+        EXPECT_GT(buffers.link_gbs, 5);  // PCIe is slower than NVLink, but not so slow
+        EXPECT_LT(buffers.link_gbs, 1000);
+      }
+    });
+  }
+}
+
 // Ranks that would not fit side by side are refused when they connect, by what they would need.
 TEST_F(MoeExchangeFaultsGpu, BudgetsThatDoNotFitAreRefused) {
   Error error;

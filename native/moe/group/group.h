@@ -19,6 +19,7 @@ struct h4j_group {
   uint64_t peers[h4j::moe::kMaxRanks] = {};
   std::vector<CUdeviceptr> imported;
   bool connected = false;
+  float link_gbs = 0;  // of stores to the slowest peer on another device; 0: there is none
   uint64_t active = 0;
 };
 
@@ -29,6 +30,8 @@ void require_group_spec(const char* operation, const h4j_group_spec& spec);
 Shape shape_of(const h4j_group_spec& spec);
 // CTAs of a kernel; at most as many SMs as the device has.
 int group_ctas(const char* operation, const h4j_device_info& device, const h4j_group_spec& spec, int preferred);
+// CTAs that fill a link of so many GB/s a direction and leave room for the local half of the rows. Every rank must come to the same.
+int link_ctas(float link_gbs);
 void require_channel(const char* operation, const h4j_group_spec& spec, int channel);
 void require_half(const char* operation, int half);
 void require_mode(const char* operation, const h4j_group_spec& spec, int mode);

@@ -10,6 +10,7 @@
 #include "moe/dispatch/dispatch_kernels.h"
 #include "moe/dispatch/dispatch_layout.h"
 #include "moe/group/group.h"
+#include "moe/group/link_kernel.h"
 #include "moe/latency/latency_kernels.h"
 #include "moe/latency/latency_layout.h"
 
@@ -103,6 +104,8 @@ void warm_up(const h4j_group& group) {
     warm<LatencyDispatchParams>(group, latency_dispatch_stub(), latency_shared_bytes(group.shape));
     warm<LatencyCombineParams>(group, latency_combine_stub(), 0);
   }
+  const LinkParams nothing{pointer<uint8_t>(group.window), 0};
+  Kernel(link_stub(), *group.device, 0).launch({1, kThreads}, nullptr, &nothing);
   check(cu.cuCtxSynchronize(), "cuCtxSynchronize");
   check(cu.cuMemsetD8(group.state, 0, sizeof(uint32_t)), "cuMemsetD8");
   check(cu.cuCtxSynchronize(), "cuCtxSynchronize");
@@ -125,6 +128,32 @@ void release(h4j_group& group) {
   group.window = group.state = 0;
   group.status = nullptr;
   check(first, "group_close");
+}
+
+// GB/s of stores into the part of a peer's window that is there for this.
+float measure_link(const h4j_group& group, int rank) {
+  const Driver& cu = driver();
+  const Kernel kernel(link_stub(), *group.device, 0);
+  const uint64_t target = group.peers[rank] + static_cast<uint64_t>(group.window_bytes - kLinkBytes);
+  struct Event {
+    CUevent event = nullptr;
+    Event() { check(driver().cuEventCreate(&event, CU_EVENT_DEFAULT), "cuEventCreate"); }
+    ~Event() { driver().cuEventDestroy(event); }
+  };
+  const Event begin;
+  const Event end;
+  float best = 0;
+  for (int repetition = 0; repetition < 3; ++repetition) {
+    const LinkParams params{pointer<uint8_t>(target), kLinkPasses};
+    check(cu.cuEventRecord(begin.event, nullptr), "cuEventRecord");
+    kernel.launch({static_cast<unsigned>(std::min(kLinkCtas, group.device->info.sm_count)), kThreads}, nullptr, &params);
+    check(cu.cuEventRecord(end.event, nullptr), "cuEventRecord");
+    check(cu.cuEventSynchronize(end.event), "cuEventSynchronize");
+    float milliseconds = 0;
+    check(cu.cuEventElapsedTime(&milliseconds, begin.event, end.event), "cuEventElapsedTime");
+    if (milliseconds > 0) best = std::max(best, static_cast<float>(kLinkBytes * kLinkPasses) / 1e6f / milliseconds);
+  }
+  return best;
 }
 
 CUdeviceptr allocate(int64_t bytes, const char* what) {
@@ -199,7 +228,7 @@ void require_group_spec(const char* operation, const h4j_group_spec& spec) {
   require_dtype(operation, "row_dtype", spec.row_dtype, {H4J_F8_E4M3, H4J_BF16});
   require_range(operation, "scale_kind", spec.scale_kind, H4J_SCALE_F32, H4J_SCALE_POWER_OF_TWO);
   require_range(operation, "deadline_us", spec.deadline_us, 0, int64_t{3'600'000'000});
-  if (spec.latency_tokens > 0 && spec.sm_budget == 1) invalid(operation, "sm_budget", "1", ">= 2 for latency calls: one SM sends, one receives");
+  if (spec.latency_tokens > 0 && spec.sm_budget == 1) invalid(operation, "sm_budget", "1", ">= 2 for latency calls, whose halves share it");
   const Shape shape = shape_of(spec);
   if (shape.max_rows() > kMaxExtent / spec.top_k) {
     invalid(operation, "max_tokens", format("%d", spec.max_tokens), format("ranks * max_tokens * top_k <= %lld", static_cast<long long>(kMaxExtent)));
@@ -236,6 +265,15 @@ int group_ctas(const char* operation, const h4j_device_info& device, const h4j_g
   const int wanted = spec.sm_budget == 0 ? preferred : spec.sm_budget;
   if (spec.sm_budget > device.sm_count) invalid(operation, "sm_budget", format("%d", spec.sm_budget), format("0..%d", device.sm_count));
   return wanted < device.sm_count ? wanted : device.sm_count;
+}
+
+int link_ctas(float link_gbs) {
+  // 16 SMs of plain stores fill a link that measures 350 GB/s (nominally 450), 24 are as fast as all. Fewer than eight would be slow on the local half.
+  constexpr float kFilled = 350;
+  constexpr int kCtas = 24;
+  constexpr int kLeast = 8;
+  if (link_gbs <= 0 || link_gbs >= kFilled) return kCtas;
+  return std::max(kLeast, static_cast<int>(ceil_div(static_cast<int64_t>(kCtas * link_gbs), static_cast<int64_t>(2 * kFilled)) * 2));
 }
 
 void require_channel(const char* operation, const h4j_group_spec& spec, int channel) {
@@ -306,7 +344,7 @@ h4j_status h4j_group_open(h4j_device* device, const h4j_group_spec* spec, h4j_gr
     group_ctas(kOperation, opened.info, made->spec, kDefaultCtas);
     made->shape = shape_of(made->spec);
     made->offsets = offsets_of(made->shape);
-    made->window_bytes = made->offsets.channel_bytes * made->spec.channels;
+    made->window_bytes = made->offsets.channel_bytes * made->spec.channels + kLinkBytes;
     made->active = made->spec.ranks == 64 ? ~uint64_t{0} : (uint64_t{1} << made->spec.ranks) - 1;
     const ScopedContext current(opened.primary);
     try {
@@ -372,6 +410,11 @@ h4j_status h4j_group_connect(h4j_group* group, const uint8_t* blobs, int64_t byt
         import_window(joined, rank, all[static_cast<size_t>(rank)]);
       }
     }
+    for (int rank = 0; rank < ranks; ++rank) {
+      if (std::memcmp(all[static_cast<size_t>(rank)].uuid, joined.device->info.uuid, sizeof(Blob::uuid)) == 0) continue;
+      const float rate = measure_link(joined, rank);
+      joined.link_gbs = joined.link_gbs == 0 ? rate : std::min(joined.link_gbs, rate);
+    }
     joined.connected = true;
   });
 }
@@ -383,6 +426,7 @@ h4j_status h4j_group_buffers(const h4j_group* group, int32_t channel, h4j_group_
     const uint64_t base = opened.window + static_cast<uint64_t>(channel * opened.offsets.channel_bytes);
     const auto address = [&](int64_t offset) { return base + static_cast<uint64_t>(offset); };
     h4j_group_buffers_info found{};
+    found.link_gbs = opened.link_gbs;
     found.rows = address(opened.offsets.rows);
     found.rows_ld = opened.shape.row_ld();
     found.scales = opened.shape.fp8 ? address(opened.offsets.scales) : 0;

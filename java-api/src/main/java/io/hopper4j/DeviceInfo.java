@@ -15,7 +15,7 @@ import java.util.Objects;
  * @param sharedMemoryPerBlock bytes of shared memory that one thread block may ask for
  * @param l2Bytes size of the L2 cache
  * @param memoryBytes size of device memory
- * @param nvlinkGBs NVLink, nominal GB/s a direction over all links; 0 where there is none or it is unknown
+ * @param nvlinkGBs NVLink, GB/s a direction over all links, nominal or as an expert group has measured it; 0 where there is none or it is unknown
  */
 public record DeviceInfo(
         String name,
@@ -60,6 +60,12 @@ public record DeviceInfo(
     private static DeviceInfo hopper(
             final String name, final int sms, final long l2Bytes, final long memoryBytes, final float nvlinkGBs) {
         return new DeviceInfo(name, 9, 0, sms, HOPPER_SHARED_MEMORY, l2Bytes, memoryBytes, nvlinkGBs);
+    }
+
+    /** {@return this device with another NVLink rate, as it was measured for example} */
+    public DeviceInfo withNvlinkGBs(final float gbs) {
+        return new DeviceInfo(
+                name, computeMajor, computeMinor, smCount, sharedMemoryPerBlock, l2Bytes, memoryBytes, gbs);
     }
 
     /** {@return the descriptions of this class} */

@@ -10,6 +10,9 @@ import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.gemm.Bf16GemmSpec;
 import io.hopper4j.gemm.Bf16GroupedGemmSpec;
 import io.hopper4j.gemm.GemmSpec;
+import io.hopper4j.moe.CombineSpec;
+import io.hopper4j.moe.DispatchSpec;
+import io.hopper4j.moe.ExpertGroupSpec;
 import io.hopper4j.quant.DequantizeSpec;
 import io.hopper4j.quant.QuantizeSpec;
 import io.hopper4j.quant.RmsNormQuantizeSpec;
@@ -17,6 +20,7 @@ import io.hopper4j.quant.SwigluQuantizeSpec;
 import io.hopper4j.quant.TransposeQuantizeSpec;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -150,5 +154,21 @@ final class PlanningTest {
         public HostTensor allocatePinned(final java.lang.foreign.Arena owner, final DType dtype, final long... dims) {
             throw new UnsupportedOperationException();
         }
+    }
+
+    @Test
+    void shouldTakeSmsByTheLink() {
+        final DispatchSpec dispatch = DispatchSpec.of(ExpertGroupSpec.of(2, 256, 8, 7168, 4096), DType.F8_E4M3);
+        for (final OpSpec spec : List.of(dispatch, CombineSpec.of(dispatch))) {
+            assertThat(explanation(DeviceInfo.H100_SXM, spec)).contains("24 CTAs");
+            assertThat(explanation(DeviceInfo.H800, spec)).contains("14 CTAs");
+            assertThat(explanation(DeviceInfo.H100_SXM.withNvlinkGBs(160), spec))
+                    .contains("12 CTAs");
+            assertThat(explanation(DeviceInfo.H100_SXM.withNvlinkGBs(0), spec)).contains("24 CTAs");
+        }
+    }
+
+    private static String explanation(final DeviceInfo device, final OpSpec spec) {
+        return ((Support.Supported) Kernels.support(device, spec)).explanation();
     }
 }

@@ -16,7 +16,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  * {@snippet lang=c :
  * struct h4j_group_buffers_info {
  *     uint32_t struct_size;
- *     uint32_t reserved;
+ *     float link_gbs;
  *     uint64_t rows;
  *     int64_t rows_ld;
  *     uint64_t scales;
@@ -36,7 +36,7 @@ public class h4j_group_buffers_info {
 
     private static final GroupLayout $LAYOUT = MemoryLayout.structLayout(
         hopper4j_h.C_INT.withName("struct_size"),
-        hopper4j_h.C_INT.withName("reserved"),
+        hopper4j_h.C_FLOAT.withName("link_gbs"),
         hopper4j_h.C_LONG.withName("rows"),
         hopper4j_h.C_LONG.withName("rows_ld"),
         hopper4j_h.C_LONG.withName("scales"),
@@ -98,48 +98,48 @@ public class h4j_group_buffers_info {
         struct.set(struct_size$LAYOUT, struct_size$OFFSET, fieldValue);
     }
 
-    private static final OfInt reserved$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved"));
+    private static final OfFloat link_gbs$LAYOUT = (OfFloat)$LAYOUT.select(groupElement("link_gbs"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * uint32_t reserved
+     * float link_gbs
      * }
      */
-    public static final OfInt reserved$layout() {
-        return reserved$LAYOUT;
+    public static final OfFloat link_gbs$layout() {
+        return link_gbs$LAYOUT;
     }
 
-    private static final long reserved$OFFSET = $LAYOUT.byteOffset(groupElement("reserved"));
+    private static final long link_gbs$OFFSET = $LAYOUT.byteOffset(groupElement("link_gbs"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * uint32_t reserved
+     * float link_gbs
      * }
      */
-    public static final long reserved$offset() {
-        return reserved$OFFSET;
+    public static final long link_gbs$offset() {
+        return link_gbs$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * uint32_t reserved
+     * float link_gbs
      * }
      */
-    public static int reserved(MemorySegment struct) {
-        return struct.get(reserved$LAYOUT, reserved$OFFSET);
+    public static float link_gbs(MemorySegment struct) {
+        return struct.get(link_gbs$LAYOUT, link_gbs$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * uint32_t reserved
+     * float link_gbs
      * }
      */
-    public static void reserved(MemorySegment struct, int fieldValue) {
-        struct.set(reserved$LAYOUT, reserved$OFFSET, fieldValue);
+    public static void link_gbs(MemorySegment struct, float fieldValue) {
+        struct.set(link_gbs$LAYOUT, link_gbs$OFFSET, fieldValue);
     }
 
     private static final OfLong rows$LAYOUT = (OfLong)$LAYOUT.select(groupElement("rows"));

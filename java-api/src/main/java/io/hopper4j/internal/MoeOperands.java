@@ -12,6 +12,7 @@ import io.hopper4j.moe.ExpertGroupSpec;
 import io.hopper4j.moe.GroupBuffers;
 import io.hopper4j.moe.MoeLayout;
 import io.hopper4j.moe.MoeMode;
+import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.BitSet;
 import java.util.LinkedHashMap;
@@ -26,6 +27,25 @@ public final class MoeOperands {
     private static final String COMBINE = "moe_combine";
 
     private MoeOperands() {}
+
+    /** {@return what a rank tells the others of the rate of its stores to its slowest peer on another device; 0: it has none} */
+    public static byte[] link(final float gbs) {
+        return Float.toString(gbs).getBytes(StandardCharsets.US_ASCII);
+    }
+
+    /**
+     * {@return the rate that all ranks plan with, the least of those that were measured; 0 where there are none}
+     *
+     * @param told what each rank has told
+     */
+    public static float leastLink(final List<byte @Nullable []> told) {
+        float least = 0;
+        for (final byte[] rate : told) {
+            final float gbs = rate == null ? 0 : Float.parseFloat(new String(rate, StandardCharsets.US_ASCII));
+            least = least == 0 || (gbs > 0 && gbs < least) ? gbs : least;
+        }
+        return least;
+    }
 
     /** {@return rows of {@code out} that are enough in every case; for each expert where it is a latency call} */
     public static long worstRows(final DispatchSpec spec, final int rank) {

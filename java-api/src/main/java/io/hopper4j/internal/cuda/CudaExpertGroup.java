@@ -1,5 +1,6 @@
 package io.hopper4j.internal.cuda;
 
+import io.hopper4j.DeviceInfo;
 import io.hopper4j.DeviceTensor;
 import io.hopper4j.OpSpec;
 import io.hopper4j.TensorSpec;
@@ -50,6 +51,9 @@ final class CudaExpertGroup implements ExpertGroup<DeviceTensor> {
     private final CudaArena arena;
 
     private final CudaStream stream;
+    /** This device, with the NVLink rate that all ranks plan with. */
+    private final DeviceInfo planned;
+
     private final List<GroupBuffers<DeviceTensor>> buffers = new ArrayList<>();
 
     private CudaExpertGroup(
@@ -57,12 +61,15 @@ final class CudaExpertGroup implements ExpertGroup<DeviceTensor> {
             final Lifetime.Lease kernelsLease,
             final ExpertGroupSpec spec,
             final int rank,
-            final MemorySegment handle) {
+            final MemorySegment handle,
+            final float linkGBs) {
         this.kernels = kernels;
         this.kernelsLease = kernelsLease;
         this.spec = spec;
         this.rank = rank;
         this.handle = handle;
+        final DeviceInfo info = kernels.device().info();
+        this.planned = linkGBs > 0 ? info.withNvlinkGBs(linkGBs) : info;
         this.lifetime = new Lifetime(this, "expert group, rank " + rank + " of " + spec.ranks());
         this.stream = (CudaStream) kernels.device().openStream();
         this.arena = new CudaArena(stream);
@@ -105,9 +112,10 @@ final class CudaExpertGroup implements ExpertGroup<DeviceTensor> {
                 MemorySegment.copy(given(blobs, peer), 0, together, ValueLayout.JAVA_BYTE, (long) peer * BLOB, BLOB);
             }
             call.check(hopper4j_h.h4j_group_connect(opened, together, together.byteSize(), call.error()));
-            // Nobody writes to a peer before that peer has connected too.
-            rendezvous.allGather(new byte[0], all, spec.deadline());
-            return new CudaExpertGroup(kernels, lease, spec, rank, opened);
+            // Nobody writes to a peer before that peer has connected too, and has told what its links reach.
+            final float link = h4j_group_buffers_info.link_gbs(info(opened, 0, call));
+            final List<byte @Nullable []> links = rendezvous.allGather(MoeOperands.link(link), all, spec.deadline());
+            return new CudaExpertGroup(kernels, lease, spec, rank, opened, MoeOperands.leastLink(links));
         } catch (RuntimeException e) {
             if (!opened.equals(MemorySegment.NULL)) {
                 hopper4j_h.h4j_group_close(opened, MemorySegment.NULL);
@@ -147,11 +155,16 @@ final class CudaExpertGroup implements ExpertGroup<DeviceTensor> {
         return s;
     }
 
+    private static MemorySegment info(final MemorySegment group, final int channel, final Call call) {
+        final MemorySegment info = call.arena().allocate(h4j_group_buffers_info.layout());
+        h4j_group_buffers_info.struct_size(info, (int) h4j_group_buffers_info.sizeof());
+        call.check(hopper4j_h.h4j_group_buffers(group, channel, info, call.error()));
+        return info;
+    }
+
     private GroupBuffers<DeviceTensor> view(final int channel) {
         try (Call call = new Call()) {
-            final MemorySegment info = call.arena().allocate(h4j_group_buffers_info.layout());
-            h4j_group_buffers_info.struct_size(info, (int) h4j_group_buffers_info.sizeof());
-            call.check(hopper4j_h.h4j_group_buffers(handle, channel, info, call.error()));
+            final MemorySegment info = info(handle, channel, call);
             final GroupBuffers.Specs specs = MoeOperands.bufferSpecs(spec);
             return new GroupBuffers<>(
                     arena.wrap(h4j_group_buffers_info.rows(info), specs.rows()),
@@ -185,7 +198,7 @@ final class CudaExpertGroup implements ExpertGroup<DeviceTensor> {
         MoeOperands.requireGroup(call.operation(), call.group(), spec);
         return leased(
                 call.operation(),
-                groupLease -> kernels.plan(call, (s, made) -> new PlannedDispatch(this, groupLease, s, made)));
+                groupLease -> kernels.plan(planned, call, (s, made) -> new PlannedDispatch(this, groupLease, s, made)));
     }
 
     @Override
@@ -193,7 +206,7 @@ final class CudaExpertGroup implements ExpertGroup<DeviceTensor> {
         MoeOperands.requireGroup(call.operation(), call.group(), spec);
         return leased(
                 call.operation(),
-                groupLease -> kernels.plan(call, (s, made) -> new PlannedCombine(this, groupLease, s, made)));
+                groupLease -> kernels.plan(planned, call, (s, made) -> new PlannedCombine(this, groupLease, s, made)));
     }
 
     private <P> P leased(final String operation, final java.util.function.Function<Lifetime.Lease, P> maker) {

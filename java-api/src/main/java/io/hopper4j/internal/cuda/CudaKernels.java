@@ -141,13 +141,18 @@ public final class CudaKernels implements Kernels<DeviceTensor> {
     }
 
     <S extends OpSpec, P> P plan(final S spec, final Maker<S, P> maker) {
+        return plan(device.info(), spec, maker);
+    }
+
+    /** Plans for this device as a group has found it. */
+    <S extends OpSpec, P> P plan(final DeviceInfo info, final S spec, final Maker<S, P> maker) {
         final Lifetime.Lease lease = lifetime.lease(spec.operation() + " plan");
         try (Call call = new Call()) {
             final List<Reason> unmet = Needs.unmet(spec);
             if (!unmet.isEmpty()) {
                 throw new UnsupportedKernelException(unmet);
             }
-            final int status = plan(device.info(), spec, call);
+            final int status = plan(info, spec, call);
             if (isRefusal(status)) {
                 throw new UnsupportedKernelException(List.of(call.reason()));
             }
