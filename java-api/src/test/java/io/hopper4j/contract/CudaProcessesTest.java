@@ -11,10 +11,7 @@ import io.hopper4j.TensorSpec;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.List;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -60,24 +57,9 @@ final class CudaProcessesTest {
         }
     }
 
-    private static Process start(final String... args) throws IOException {
-        final List<String> command = new ArrayList<>(List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "--enable-native-access=ALL-UNNAMED"));
-        final String library = System.getProperty("hopper4j.library");
-        if (library != null) { // else the other process finds it where this one did
-            command.add("-Dhopper4j.library=" + library);
-        }
-        command.addAll(List.of("-cp", System.getProperty("java.class.path"), Program.class.getName()));
-        command.addAll(List.of(args));
-        return new ProcessBuilder(command)
-                .redirectError(ProcessBuilder.Redirect.INHERIT)
-                .start();
-    }
-
     @Test
     void shouldWorkBesideAnotherProcess() throws IOException, InterruptedException {
-        final Process other = start(Integer.toString(ROUNDS));
+        final Process other = OtherJvm.start(Program.class, Integer.toString(ROUNDS));
         try (Products products = new Products();
                 BufferedReader lines = other.inputReader(StandardCharsets.UTF_8)) {
             final String expected = Integer.toString(products.checksum());
@@ -94,7 +76,7 @@ final class CudaProcessesTest {
 
     @Test
     void shouldSurviveTheKillOfAnotherProcess() throws IOException, InterruptedException {
-        final Process other = start();
+        final Process other = OtherJvm.start(Program.class);
         try (Products products = new Products();
                 BufferedReader lines = other.inputReader(StandardCharsets.UTF_8)) {
             final int expected = products.checksum();
