@@ -10,8 +10,17 @@ namespace h4j::moe {
 namespace {
 
 constexpr const char* kOperation = "moe_dispatch";
-// The expert layout and latency calls want more warps: copies to experts' rows, and items one after another.
-constexpr int kExpertCtas = 128;
+// Copies to experts' rows want more warps than sending; with all SMs they hold the sending up.
+constexpr int kExpertCtas = 80;
+// Items one after another; for a few tokens the start of so many CTAs costs more than it gains.
+constexpr int kLatencyCtas = 128;
+constexpr int kFewTokens = 16;
+constexpr int kFewTokensCtas = 64;
+
+int preferred_ctas(const h4j_device_info& device, const h4j_group_spec& group, bool latency, bool expert_layout) {
+  if (latency) return group.latency_tokens <= kFewTokens ? kFewTokensCtas : kLatencyCtas;
+  return expert_layout ? kExpertCtas : link_ctas(device.nvlink_gbs);
+}
 
 struct DispatchPlan final : h4j_plan {
   DispatchPlan(const h4j_device_info& planned, const h4j_group_spec& group_spec, const h4j_moe_dispatch_spec& requested)
@@ -32,7 +41,7 @@ struct DispatchPlan final : h4j_plan {
       invalid(kOperation, "alignment", format("%d", spec.alignment), "a power of two, 1..256");
     }
     cast = spec.in_dtype != group.row_dtype;
-    ctas = group_ctas(kOperation, device, group, expert_layout ? kExpertCtas : link_ctas(device.nvlink_gbs));
+    ctas = group_ctas(kOperation, device, group, preferred_ctas(device, group, latency, expert_layout));
     info.grid = latency && spec.half != H4J_WHOLE ? ctas / 2 : !expert_layout && spec.half == H4J_FINISH ? 1 : ctas;
     info.block = kThreads;
     info.shared_memory = static_cast<int32_t>(latency                  ? latency_shared_bytes(shape)
@@ -116,6 +125,7 @@ struct DispatchLaunch final : h4j_launch {
       p.fault = fault;
       p.cast = plan.cast;
       p.power_of_two = plan.group.scale_kind == H4J_SCALE_POWER_OF_TWO;
+      p.senders = !finish ? plan.info.grid : start ? plan.info.grid / 2 : 0;
       p.start = start;
       p.finish = finish;
     } else {

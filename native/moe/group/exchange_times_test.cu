@@ -200,7 +200,7 @@ std::vector<Scenario> timed() {
   add("rank_cast_4096", 24, [](Scenario& s) { s.in = H4J_BF16; });
   for (const int sms : {48, 64, 80, 96, 112, 132}) add("expert_fp8_4096", sms, [](Scenario& s) { s.expert_layout = true; });
   for (const int tokens : {128, 64, 8}) {
-    for (const int sms : {64, 132}) {
+    for (const int sms : {32, 64, 96, 132}) {
       add(tokens == 128  ? "latency_128"
           : tokens == 64 ? "latency_64"
                          : "latency_8",

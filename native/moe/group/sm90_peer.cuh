@@ -103,17 +103,18 @@ __device__ inline void end_call(Counter& counter) {
 
 __device__ inline uint32_t next_epoch(const Counter& counter) { return *const_cast<const volatile uint32_t*>(&counter.epoch) + 1; }
 
-// The epoch for all threads of a CTA, or 0 where the group is lost. With `ends`, the call is counted by the last CTA that has read it: nothing else of the
-// counter is in use, so its end need not be awaited.
-__device__ inline uint32_t begin_call(const Group& group, Counter& counter, bool ends) {
+// The epoch for all threads of a CTA, or 0 where the group is lost. `early` is what needs no epoch: it runs while the epoch is on its way. With `ends`, the call is
+// counted by the last CTA that has read it: nothing else of the counter is in use, so its end need not be awaited.
+template <class Early>
+__device__ uint32_t begin_call(const Group& group, Counter& counter, bool ends, Early early) {
   __shared__ uint32_t shared_epoch;
-  if (threadIdx.x == 0) {
-    const uint32_t lost = get(&group.state->aborted);
-    const uint32_t epoch = next_epoch(counter);
-    shared_epoch = lost != 0 ? 0 : epoch;
-  }
+  uint32_t lost = 0;
+  uint32_t epoch = 0;
+  if (threadIdx.x == 0) lost = get(&group.state->aborted), epoch = next_epoch(counter);
+  early();
+  if (threadIdx.x == 0) shared_epoch = lost != 0 ? 0 : epoch;
   __syncthreads();
-  const uint32_t epoch = shared_epoch;
+  epoch = shared_epoch;
   // Behind the barrier, so that only one warp waits for the atomic: one that has nothing to do at first.
   if (ends && threadIdx.x == kThreads - 1 && atomicAdd(&counter.arrived, 1) == gridDim.x - 1) {
     counter.arrived = 0;

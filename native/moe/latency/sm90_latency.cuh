@@ -1,8 +1,9 @@
 // Dispatch and combine of a few tokens, where the time of a wait is what counts: no barrier, data carry their own flags.
 //
-// Every warp first sends its part and then receives, so nobody waits who is waited for. What needs no epoch, the loads of what is sent first above all, comes
-// before the epoch is known. A buffer is written again two epochs later; that is safe because each call waits for a word of every rank (routing, or combine's
-// hello), so no rank is more than one call ahead of another.
+// Nobody waits who is waited for: in dispatch some CTAs send rows and the others the routing, which is awaited first, before they receive; senders receive too where
+// there are more rows than the others have warps. In combine every warp sends its part and then receives. What needs no epoch, the loads of what is sent first above
+// all, comes while the epoch is on its way. A buffer is written again two epochs later; that is safe because each call waits for a word of every rank (routing, or
+// combine's hello), so no rank is more than one call ahead of another.
 #pragma once
 
 #include "moe/combine/bf16_sum.cuh"
@@ -24,17 +25,22 @@ __device__ __noinline__ void tell_bad_expert(const LatencyDispatchParams& p) {
   }
 }
 
-// Experts and weights of all tokens to every rank: entry 0 holds the count of tokens, then [tokens][top_k].
-__device__ inline void send_routing(const LatencyDispatchParams& p, uint32_t epoch) {
-  const Group& group = p.group;
-  const Shape& shape = group.shape;
-  const int piece = threadIdx.x % 8;
-  const int entries = 1 + p.tokens * shape.top_k;
-  const int lines = (entries + kEntriesPerLine - 1) / kEntriesPerLine;
-  const int64_t target = group.offsets.routing + (static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.routing_lines() * kLineBytes;
-  bool bad = false;
-  for (int line = blockIdx.x * (kThreads / 8) + threadIdx.x / 8; line < lines; line += gridDim.x * (kThreads / 8)) {
+// Experts and weights of all tokens to every rank: entry 0 holds the count of tokens, then [tokens][top_k]. The sending of them, by `routers` CTAs, eight lanes a
+// line.
+struct RoutingSender {
+  const LatencyDispatchParams& p;
+  int router, routers;
+
+  __device__ int first() const { return router * (kThreads / 8) + static_cast<int>(threadIdx.x) / 8; }
+  __device__ int lines() const { return (p.tokens * p.group.shape.top_k + kEntriesPerLine) / kEntriesPerLine; }
+
+  // This lane's piece of a line, not sealed.
+  __device__ uint4 piece_of(int line) const {
+    const Shape& shape = p.group.shape;
+    const int piece = threadIdx.x % 8;
+    const int entries = 1 + p.tokens * shape.top_k;
     uint32_t words[4] = {};
+    bool bad = false;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int entry = line * kEntriesPerLine + piece * 2 + i;
@@ -42,22 +48,33 @@ __device__ inline void send_routing(const LatencyDispatchParams& p, uint32_t epo
         words[0] = static_cast<uint32_t>(p.tokens);
       } else if (entry < entries && !(piece == 7 && i == 1)) {
         // An expert has a slot for each token, so one that a token names again is left out.
-        int expert = __ldg(p.experts + entry - 1);
-        bad = bad || expert < -1 || expert >= shape.experts;
+        const int named = __ldg(p.experts + entry - 1);
+        int expert = named;
         for (int k = 1; k <= (entry - 1) % shape.top_k; ++k) {
-          if (__ldg(p.experts + entry - 1 - k) == __ldg(p.experts + entry - 1)) expert = -1;
+          if (__ldg(p.experts + entry - 1 - k) == named) expert = -1;
         }
+        bad = bad || named < -1 || named >= shape.experts;
         words[2 * i] = static_cast<uint32_t>(expert);
         words[2 * i + 1] = p.weights != nullptr ? __float_as_uint(__ldg(p.weights + entry - 1)) : 0;
       }
     }
-    const uint4 value = sealed(make_uint4(words[0], words[1], words[2], words[3]), epoch);
-    for (int rank = 0; rank < shape.ranks; ++rank) {
-      if (takes_part(group, rank)) put_line(group.peers[rank] + target + line * kLineBytes + piece * 16, value);
+    if (bad) tell_bad_expert(p);
+    return make_uint4(words[0], words[1], words[2], words[3]);
+  }
+
+  // `early` is the thread's piece of its first line.
+  __device__ void send(uint32_t epoch, uint4 early) const {
+    const Group& group = p.group;
+    const Shape& shape = group.shape;
+    const int64_t target = group.offsets.routing + (static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.routing_lines() * kLineBytes;
+    for (int line = first(); line < lines(); line += routers * (kThreads / 8)) {
+      const uint4 value = sealed(line == first() ? early : piece_of(line), epoch);
+      for (int rank = 0; rank < shape.ranks; ++rank) {
+        if (takes_part(group, rank)) put_line(group.peers[rank] + target + line * kLineBytes + threadIdx.x % 8 * 16, value);
+      }
     }
   }
-  if (bad) tell_bad_expert(p);
-}
+};
 
 // Values, then scales, of a segment of a row in shared memory.
 __device__ inline void stage_segment(const LatencyDispatchParams& p, int token, int segment, uint8_t* staged) {
@@ -119,8 +136,10 @@ __device__ inline uint64_t destinations(const LatencyDispatchParams& p, int toke
   return __reduce_or_sync(0xffffffffu, low) | static_cast<uint64_t>(__reduce_or_sync(0xffffffffu, high)) << 32;
 }
 
-// A warp's first segment to send, or one past the last.
-__device__ inline int first_segment() { return static_cast<int>(blockIdx.x + gridDim.x * (threadIdx.x / 32)); }
+// A sending warp's first segment.
+__device__ inline int first_segment(const LatencyDispatchParams& p) {
+  return static_cast<int>(blockIdx.x) + p.senders * static_cast<int>(threadIdx.x / 32);
+}
 
 // The first segment is staged already, and its destinations are known.
 __device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t epoch, uint8_t* staged, uint64_t ranks) {
@@ -128,9 +147,9 @@ __device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t ep
   const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
   const int piece = lane % 8;
-  const int step = static_cast<int>(gridDim.x) * kWarps;
+  const int step = p.senders * kWarps;
   auto* handle_ranks = reinterpret_cast<uint64_t*>(p.handle + p.handle_at.ranks);
-  for (int item = first_segment(); item < p.tokens * kDispatchSegments; item += step) {
+  for (int item = first_segment(p); item < p.tokens * kDispatchSegments; item += step) {
     const int token = item / kDispatchSegments;
     const int segment = item % kDispatchSegments;
     if (item >= step) {
@@ -156,6 +175,9 @@ __device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t ep
 }
 
 // ---- Dispatch, receiving
+
+// The one CTA that fills the handle.
+__device__ inline bool is_first_receiver(const LatencyDispatchParams& p) { return static_cast<int>(blockIdx.x) == p.senders; }
 
 // Every entry's local expert in shared memory, which holds kNoExpert before, in order of source rank, token and k. False: lost.
 __device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t epoch, uint16_t* entries, int32_t* tokens) {
@@ -210,7 +232,7 @@ __device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t 
           const int local = static_cast<int>(words[2 * i]) - shape.first_expert();
           const bool here = static_cast<unsigned>(local) < static_cast<unsigned>(shape.local_experts());
           entries[source * per_source + entry - 1] = here ? static_cast<uint16_t>(local) : kNoExpert;
-          if (blockIdx.x == 0) weights[source * per_source + entry - 1] = __uint_as_float(words[2 * i + 1]);
+          if (is_first_receiver(p)) weights[source * per_source + entry - 1] = __uint_as_float(words[2 * i + 1]);
         }
       }
     }
@@ -262,15 +284,25 @@ __device__ inline void place_entries(const LatencyDispatchParams& p, const Place
   __syncthreads();
 }
 
-// A warp's part of the rows that come: items of all sources side by side, so that warps are busy whatever the sources' counts. The warps that sent last are
-// the first to receive.
+// A warp's part of the rows that come: items of all sources side by side, so that warps are busy whatever the sources' counts. Those who only receive have the
+// first items, senders the next.
 struct Receiver {
   static constexpr int kAtOnce = 4;  // lines a lane waits for at once
   const LatencyDispatchParams& p;
   uint32_t epoch;
 
-  __device__ int first() const { return static_cast<int>(gridDim.x) * kWarps - 1 - first_segment(); }
+  __device__ int first() const {
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int receivers = static_cast<int>(gridDim.x) - p.senders;
+    const int receiver = static_cast<int>(blockIdx.x) - p.senders;
+    return receiver >= 0 ? receiver + receivers * warp : receivers * kWarps + first_segment(p);
+  }
   __device__ int end() const { return static_cast<int>(p.group.shape.latency_rows()) * kDispatchSegments; }
+  // Whether any warp of this CTA has an item.
+  __device__ bool is_needed() const {
+    const int receivers = static_cast<int>(gridDim.x) - p.senders;
+    return static_cast<int>(blockIdx.x) >= p.senders || receivers * kWarps + static_cast<int>(blockIdx.x) < end();
+  }
   __device__ const uint8_t* lines_of(int item) const {
     const Shape& shape = p.group.shape;
     const int64_t row = static_cast<int64_t>(epoch % 2) * shape.ranks * shape.latency_tokens + item / kDispatchSegments;
@@ -378,32 +410,38 @@ __global__ __launch_bounds__(kThreads, 1) void latency_dispatch_kernel(const __g
   auto* before = reinterpret_cast<uint16_t*>(shared + 2 * entry_bytes);
   uint8_t* staged = shared + 2 * entry_bytes + latency_count_bytes(shape) + threadIdx.x / 32 * latency_piece_bytes(shape);
   const int total = static_cast<int>(shape.latency_rows()) * shape.top_k;
+  const bool sends = static_cast<int>(blockIdx.x) < p.senders;
+  const bool receives = p.finish && Receiver{p, 0}.is_needed();
+  const int others = static_cast<int>(gridDim.x) - p.senders;
+  const bool routes = p.start && (others == 0 || !sends);
+  const RoutingSender routing{p, sends ? static_cast<int>(blockIdx.x) : static_cast<int>(blockIdx.x) - p.senders, others == 0 ? p.senders : others};
+  uint4 first_line = make_uint4(0, 0, 0, 0);
   uint64_t ranks = 0;
-  if (p.start && first_segment() < p.tokens * kDispatchSegments) {
-    ranks = destinations(p, first_segment() / kDispatchSegments);
-    stage_segment(p, first_segment() / kDispatchSegments, first_segment() % kDispatchSegments, staged);
-  }
-  if (p.finish) {
+  const uint32_t epoch = begin_call(group, group.state->channel[group.channel].latency_dispatch, p.finish != 0, [&] {
+    if (routes && routing.first() < routing.lines()) first_line = routing.piece_of(routing.first());
+    if (sends && first_segment(p) < p.tokens * kDispatchSegments) {
+      ranks = destinations(p, first_segment(p) / kDispatchSegments);
+      stage_segment(p, first_segment(p) / kDispatchSegments, first_segment(p) % kDispatchSegments, staged);
+    }
+    if (!receives) return;
     for (int i = threadIdx.x; i < total; i += kThreads) entries[i] = kNoExpert;
     for (int i = threadIdx.x; i < kWarps * shape.experts_per_rank; i += kThreads) before[i] = 0;
     if (threadIdx.x < shape.ranks) tokens[threadIdx.x] = 0;
-  }
-  const uint32_t epoch = begin_call(group, group.state->channel[group.channel].latency_dispatch, p.finish != 0);
+  });
   if (epoch == 0) return;
-  if (p.start) {
-    send_routing(p, epoch);
-    send_segments(p, epoch, staged, ranks);
-  }
-  if (!p.finish || !receive_routing(p, epoch, entries, tokens)) return;
+  if (routes) routing.send(epoch, first_line);
+  if (sends) send_segments(p, epoch, staged, ranks);
+  if (!receives || !receive_routing(p, epoch, entries, tokens)) return;
   const Receiver receiver{p, epoch};
   uint4 early[Receiver::kAtOnce];
   receiver.look(early);
-  if (blockIdx.x == 0 && threadIdx.x < shape.ranks) {
+  const bool tells = is_first_receiver(p);
+  if (tells && threadIdx.x < shape.ranks) {
     reinterpret_cast<int32_t*>(p.handle + p.handle_at.tokens)[threadIdx.x] = tokens[threadIdx.x];
     if (p.received != nullptr) p.received[threadIdx.x] = tokens[threadIdx.x];
   }
   const Places places{entries, within, before, (total + 32 * kWarps - 1) / (32 * kWarps) * 32, shape.experts_per_rank};
-  place_entries(p, places, total, blockIdx.x == 0);
+  place_entries(p, places, total, tells);
   receive_segments(receiver, places, tokens, early, staged);
 }
 
@@ -609,16 +647,17 @@ __global__ __launch_bounds__(kThreads, 1) void latency_combine_kernel(const __gr
   const ReturnSender sender(p);
   ReturnSender::Experts experts{-1, 0.0f};
   ReturnSender::Loaded loaded{};
-  if (p.start && sender.first() < sender.end()) {
-    experts = sender.experts_of(sender.first());
-    sender.begin(sender.first(), experts, loaded);
-  }
   const int items = (group.shape.return_lines() + kLinesPerItem - 1) / kLinesPerItem;
   uint64_t ranks = 0;
-  if (p.finish && first_return() < p.tokens * items) {
-    ranks = reinterpret_cast<const uint64_t*>(p.handle + p.handle_at.ranks)[first_return() / items];
-  }
-  const uint32_t epoch = begin_call(group, group.state->channel[group.channel].latency_combine, p.finish != 0);
+  const uint32_t epoch = begin_call(group, group.state->channel[group.channel].latency_combine, p.finish != 0, [&] {
+    if (p.start && sender.first() < sender.end()) {
+      experts = sender.experts_of(sender.first());
+      sender.begin(sender.first(), experts, loaded);
+    }
+    if (p.finish && first_return() < p.tokens * items) {
+      ranks = reinterpret_cast<const uint64_t*>(p.handle + p.handle_at.ranks)[first_return() / items];
+    }
+  });
   if (epoch == 0) return;
   if (p.start) {
     send_hello(p, epoch);
