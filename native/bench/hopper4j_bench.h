@@ -73,6 +73,16 @@ H4J_BENCH_API int32_t h4j_bench_bandwidth(h4j_bench_session* session, int32_t ki
 /* Median microseconds that an empty kernel takes between two events: what events cost by themselves. */
 H4J_BENCH_API int32_t h4j_bench_empty_kernel(h4j_bench_session* session, double* us, char* why);
 
+/* ---- Several ranks ------------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct h4j_bench_meeting h4j_bench_meeting;
+/* A place where streams of 1 to 64 ranks meet; `ordinals` are the ranks' devices, several ranks may have the same. */
+H4J_BENCH_API int32_t h4j_bench_meeting_open(const int32_t* ordinals, int32_t ranks, h4j_bench_meeting** meeting, char* why);
+/* What is given to the rank's stream from now on begins when every rank has come here as often. A rank that does not come is waited for some seconds.
+ * Asynchronous. */
+H4J_BENCH_API int32_t h4j_bench_meet(h4j_bench_meeting* meeting, int32_t rank, uint64_t stream, char* why);
+H4J_BENCH_API void h4j_bench_meeting_close(h4j_bench_meeting* meeting);
+
 /* ---- cuBLASLt: D = A B^T --------------------------------------------------------------------------------------------------------------- */
 
 #define H4J_BENCH_FP8_PER_TENSOR 0 /* one scale of 1 each, fast accumulation, BF16 out */

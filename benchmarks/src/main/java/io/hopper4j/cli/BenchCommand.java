@@ -294,7 +294,7 @@ final class BenchCommand implements Callable<Integer> {
         final long chosenSeed = seed == null ? System.nanoTime() & 0xFFFF_FFFFL : seed;
         final int repetitions = quick ? QUICK_REPETITIONS : FULL_REPETITIONS;
         boolean correct = true;
-        try (BenchGpu gpu = new BenchGpu(library, devices.getFirst())) {
+        try (BenchGpu gpu = new BenchGpu(library, devices.getFirst(), devices.subList(0, gpus))) {
             final KernelTimer kernelTimer = new KernelTimer(gpu, repetitions, plan.timer());
             gpu.session()
                     .traceProblem()

@@ -7,16 +7,23 @@ import io.hopper4j.HostTensor;
 import io.hopper4j.Kernels;
 import io.hopper4j.Scaled;
 import io.hopper4j.Stream;
+import java.util.List;
 
 /** A device with what the bench needs of it. */
 final class BenchGpu implements AutoCloseable {
     private final NativeBench library;
     private final NativeBench.Session session;
     private final Gpu gpu;
+    private final List<Device> devices;
 
-    /** Opens a device. The session comes first: kernels are traced best when CUPTI was there before them. */
-    BenchGpu(final NativeBench library, final Device device) {
+    /**
+     * Opens a device. The session comes first: kernels are traced best when CUPTI was there before them.
+     *
+     * @param devices all devices that ranks are dealt out to, this one first
+     */
+    BenchGpu(final NativeBench library, final Device device, final List<Device> devices) {
         this.library = library;
+        this.devices = List.copyOf(devices);
         this.session = library.open(device.index());
         this.gpu = new Gpu(device);
     }
@@ -27,6 +34,11 @@ final class BenchGpu implements AutoCloseable {
 
     NativeBench.Session session() {
         return session;
+    }
+
+    /** {@return the devices that ranks are dealt out to} */
+    List<Device> devices() {
+        return devices;
     }
 
     Device device() {

@@ -1,6 +1,8 @@
 package io.hopper4j.cli;
 
 import java.util.List;
+import java.util.Optional;
+import org.jspecify.annotations.Nullable;
 
 /** An operation that the bench times. One entry in {@link BenchOperations} makes it part of every command. */
 interface BenchOperation {
@@ -28,6 +30,19 @@ interface BenchOperation {
      */
     Prepared prepare(BenchGpu gpu, BenchShape shape, long seed);
 
+    /** {@return why a case cannot run on as many GPUs as there are; empty if it can} */
+    default Optional<String> obstacle(final BenchGpu gpu, final BenchShape shape) {
+        return Optional.empty();
+    }
+
+    /** The two figures of a row. */
+    enum Method {
+        /** This project's. */
+        OURS,
+        /** As peers publish theirs. */
+        PEERS
+    }
+
     /** Named case lists. */
     enum CaseList {
         /** The layers of DeepSeek-V3 with 1, 64, 128 and 4096 rows. */
@@ -53,8 +68,18 @@ interface BenchOperation {
      * @param bytes that must cross the memory's interface, each operand once
      * @param flops operations of the tensor cores, 0: none
      * @param isBf16 whether those are of BF16 numbers, at half the rate of FP8
+     * @param traffic between the ranks of a group; null: there is none
      */
-    record Work(double bytes, double flops, boolean isBf16) {
+    record Work(
+            double bytes,
+            double flops,
+            boolean isBf16,
+            @Nullable Traffic traffic) {
+        /** Work of one GPU. */
+        Work(final double bytes, final double flops, final boolean isBf16) {
+            this(bytes, flops, isBf16, null);
+        }
+
         /** Work on FP8 numbers, or none of the tensor cores. */
         Work(final double bytes, final double flops) {
             this(bytes, flops, false);
@@ -76,6 +101,15 @@ interface BenchOperation {
         }
     }
 
+    /**
+     * Bytes that a rank exchanges.
+     *
+     * @param remote those that come from other ranks
+     * @param logical those that come from all ranks, its own rows included
+     * @param crosses whether other ranks are on other GPUs
+     */
+    record Traffic(double remote, double logical, boolean crosses) {}
+
     /** A case ready to run. */
     interface Prepared extends AutoCloseable {
         /** {@return the kernel instance} */
@@ -83,6 +117,16 @@ interface BenchOperation {
 
         /** Launches once on the GPU's stream. */
         void run();
+
+        /**
+         * {@return times of a case that must be timed in its own way; empty for those that a {@link KernelTimer} times}
+         *
+         * @param method which of the two figures is wanted
+         * @param repetitions how many are timed
+         */
+        default Optional<KernelTimer.Timing> time(final Method method, final int repetitions) {
+            return Optional.empty();
+        }
 
         /** Runs once more and compares with the reference. */
         Deviation check();

@@ -42,7 +42,13 @@ final class BenchOperations {
             new MlaDecodeBench(MlaDecodeBench.Part.SCHEDULE),
             new GateBench(),
             new ExpertRowsBench(false),
-            new ExpertRowsBench(true));
+            new ExpertRowsBench(true),
+            new ExpertGroupBench(ExpertGroupBench.Part.DISPATCH),
+            new ExpertGroupBench(ExpertGroupBench.Part.DISPATCH_EXPERT),
+            new ExpertGroupBench(ExpertGroupBench.Part.DISPATCH_LATENCY),
+            new ExpertGroupBench(ExpertGroupBench.Part.COMBINE),
+            new ExpertGroupBench(ExpertGroupBench.Part.COMBINE_EXPERT),
+            new ExpertGroupBench(ExpertGroupBench.Part.COMBINE_LATENCY));
 
     private BenchOperations() {}
 

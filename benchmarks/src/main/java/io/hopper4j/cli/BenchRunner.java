@@ -80,6 +80,12 @@ final class BenchRunner {
                         seconds / i * (cases.size() - i));
                 err.flush();
             }
+            final Optional<String> obstacle =
+                    cases.get(i).operation().obstacle(gpu, cases.get(i).shape());
+            if (obstacle.isPresent()) {
+                err.println("bench: skipped: " + cases.get(i) + ": " + obstacle.get());
+                continue;
+            }
             try {
                 correct &= add(cases.get(i), result);
             } catch (final DeviceException e) {
@@ -107,8 +113,10 @@ final class BenchRunner {
             final KernelTimer.Timing theirWay;
             final Optional<NativeBench.Sample> sample;
             try {
-                ours = timer.time(prepared::run, KernelTimer.Flush.CLEAN);
-                theirWay = timer.time(prepared::run, KernelTimer.Flush.WRITE_ONLY);
+                ours = prepared.time(BenchOperation.Method.OURS, timer.repetitions())
+                        .orElseGet(() -> timer.time(prepared::run, KernelTimer.Flush.CLEAN));
+                theirWay = prepared.time(BenchOperation.Method.PEERS, timer.repetitions())
+                        .orElseGet(() -> timer.time(prepared::run, KernelTimer.Flush.WRITE_ONLY));
             } finally {
                 sample = monitored ? Optional.of(gpu.session().stopMonitor()) : Optional.empty();
             }
@@ -137,6 +145,11 @@ final class BenchRunner {
             row.put("watts", clock(sample, NativeBench.Sample::watts));
             row.put("tflops", work.flops() == 0 ? null : Rounded.of(work.flops() / us / 1e6));
             row.put("gbs", Rounded.of(work.bytes() / us / 1e3));
+            final BenchOperation.Traffic traffic = work.traffic();
+            if (traffic != null) {
+                row.put("logicalGBs", Rounded.of(traffic.logical() / us / 1e3));
+                row.put("remoteGBs", Rounded.of(traffic.remote() / us / 1e3));
+            }
             row.put("floorUs", Rounded.of(floor));
             row.put("floorShare", Rounded.of(floor / us));
             row.put("error", Double.isFinite(error.value()) ? error.value() : 1.0);

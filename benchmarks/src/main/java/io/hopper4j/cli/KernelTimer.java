@@ -81,6 +81,10 @@ final class KernelTimer {
         this.canTrace = problem.isEmpty();
     }
 
+    int repetitions() {
+        return repetitions;
+    }
+
     /** Times a launch by the best method there is, or the wanted one. */
     Timing time(final Runnable work, final Flush flush) {
         warmUp(work, flush);

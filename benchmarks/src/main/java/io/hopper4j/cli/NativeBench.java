@@ -190,6 +190,52 @@ public final class NativeBench {
                 : Optional.of(version / 10000 + "." + version / 100 % 100 + "." + version % 100);
     }
 
+    /**
+     * Opens a place where the streams of ranks meet.
+     *
+     * @param ordinals the device of each rank
+     */
+    Meeting openMeeting(final int... ordinals) {
+        return new Meeting(ordinals);
+    }
+
+    /** Streams of several ranks go on from here together. */
+    final class Meeting implements AutoCloseable {
+        private final Arena arena = Arena.ofShared();
+        private final MemorySegment why = arena.allocate(TEXT);
+        private final MethodHandle meet = function("h4j_bench_meet", ADDRESS, JAVA_INT, JAVA_LONG, ADDRESS);
+        private final MemorySegment handle;
+
+        private Meeting(final int... ordinals) {
+            try {
+                final MemorySegment out = arena.allocate(ADDRESS);
+                call(
+                        arena,
+                        function("h4j_bench_meeting_open", ADDRESS, JAVA_INT, ADDRESS, ADDRESS),
+                        arena.allocateFrom(JAVA_INT, ordinals),
+                        ordinals.length,
+                        out);
+                this.handle = out.get(ADDRESS, 0);
+            } catch (final RuntimeException e) {
+                arena.close();
+                throw e;
+            }
+        }
+
+        /** What is given to a rank's stream after this begins when every rank has come as often. */
+        void meet(final int rank, final long stream) {
+            if ((int) invoke(meet, handle, rank, stream, why) != 0) {
+                throw new Failure(why.getString(0));
+            }
+        }
+
+        @Override
+        public void close() {
+            invoke(bind("h4j_bench_meeting_close", FunctionDescriptor.ofVoid(ADDRESS)), handle);
+            arena.close();
+        }
+    }
+
     /** Opens a device. */
     Session open(final int ordinal) {
         return new Session(ordinal);

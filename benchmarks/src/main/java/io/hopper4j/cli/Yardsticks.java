@@ -156,7 +156,11 @@ record Yardsticks(
     double floorMicroseconds(final BenchOperation.Work work) {
         final double fp8 = Double.isNaN(fp8Tflops) ? USUAL_FP8_TFLOPS : fp8Tflops;
         final double bf16 = Double.isNaN(bf16Tflops) ? USUAL_FP8_TFLOPS / 2 : bf16Tflops;
-        return work.floorMicroseconds(Math.max(copyGBs, readGBs), work.isBf16() ? bf16 : fp8);
+        final double local = work.floorMicroseconds(Math.max(copyGBs, readGBs), work.isBf16() ? bf16 : fp8);
+        final BenchOperation.Traffic traffic = work.traffic();
+        return traffic == null || !traffic.crosses() || Double.isNaN(peerStoreGBs)
+                ? local
+                : Math.max(local, traffic.remote() / peerStoreGBs / 1e3);
     }
 
     /** {@return as results have them} */
