@@ -9,6 +9,9 @@ import io.hopper4j.Tensor;
  * <p>A peer that does not answer before the deadline never hangs a rank: the call ends, {@link #check} and later launches throw
  * {@link io.hopper4j.PeerTimeoutException}, and the group is to be closed and opened anew without the lost rank.
  *
+ * <p>Several ranks of a process may share a GPU where their SMs fit side by side ({@link ExpertGroupSpec#smBudget}). Their kernels wait for each other, so each rank's
+ * stream also needs a hardware queue of its own: where more than a few ranks share a GPU, start the process with {@code CUDA_DEVICE_MAX_CONNECTIONS=32}.
+ *
  * <p>Opened by {@code Kernels.openGroup}. May be used from any thread.
  *
  * @param <T> host or device tensors
