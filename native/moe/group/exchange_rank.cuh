@@ -29,8 +29,14 @@ inline const int kQueues = setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
 class Meeting {
  public:
   explicit Meeting(int ranks) : ranks_(ranks) {}
+  virtual ~Meeting() = default;
+  Meeting(const Meeting&) = delete;
+  Meeting& operator=(const Meeting&) = delete;
 
-  bool meet() {
+  // Brings the blobs of ranks that are not threads of this process.
+  virtual bool share(int, std::vector<uint8_t>&) { return true; }
+
+  virtual bool meet() {
     std::unique_lock lock(mutex_);
     if (failed_) return false;
     const int round = round_;
@@ -45,7 +51,7 @@ class Meeting {
     return !failed_;
   }
 
-  void fail() {
+  virtual void fail() {
     const std::scoped_lock lock(mutex_);
     failed_ = true;
     changed_.notify_all();
@@ -431,7 +437,7 @@ class Rank {
       return;
     }
     EXPECT_EQ(H4J_OK, h4j_group_export(group, blobs.data() + number * H4J_GROUP_BLOB_BYTES, H4J_GROUP_BLOB_BYTES, &error)) << error.message;
-    if (!meeting.meet()) return;
+    if (!meeting.share(number, blobs) || !meeting.meet()) return;
     const h4j_status connected = h4j_group_connect(group, blobs.data(), static_cast<int64_t>(blobs.size()), &error);
     EXPECT_EQ(H4J_OK, connected) << error.message;
     if (connected != H4J_OK) {
