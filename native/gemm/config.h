@@ -1,6 +1,7 @@
 // Tile sizes and shared memory of the block-scaled FP8 GEMMs, read by kernels, by the choice of instance and by the descriptors.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 namespace h4j::gemm {
@@ -11,6 +12,25 @@ inline constexpr int kSharedMemoryPerBlock = 232448;
 // of 4, and so many more of them; those of 256 rows come in two copies, since a box has at most 256, each to a place that is a multiple of 128 bytes.
 inline constexpr int kScaleSlack = 4;
 inline constexpr int kSlackSegment = 160;
+
+// A divisor that the host knows and kernels divide numbers below 2^31 by: q = n * ceil(2^shift / d) / 2^shift, Granlund and Montgomery, "Division by
+// Invariant Integers using Multiplication", 1994.
+struct Divisor {
+  uint32_t value = 1;
+  uint32_t multiplier = uint32_t{1} << 31;
+  uint32_t shift = 31;
+
+  static constexpr Divisor of(uint32_t value) {
+    const uint32_t shift = 31 + static_cast<uint32_t>(std::bit_width(value - 1));
+    return {value, static_cast<uint32_t>(((uint64_t{1} << shift) + value - 1) / value), shift};
+  }
+  // How often it goes into `number`; `rest` is what is left.
+  constexpr int divide(int number, int& rest) const {
+    const auto quotient = static_cast<int>(static_cast<uint64_t>(number) * multiplier >> shift);
+    rest = number - quotient * static_cast<int>(value);
+    return quotient;
+  }
+};
 
 struct Config {
   int tile_m;  // 64: one row of math warp groups; 128 and 256: two, of 64 and 128 rows each
@@ -39,6 +59,8 @@ struct Config {
   constexpr int partial_tiles() const { return slices > 1 && k_groups == 1 ? 1 : k_groups - 1; }
   // Whether E4M3 output with scales of 128 columns can be written: each CTA holds the sums of a whole block.
   constexpr bool quantizes() const { return tile_n == kTileK && slices == 1; }
+  // Whether tiles of half the columns can be taken beside whole ones, so that the last round of tiles is not a whole one for a few.
+  constexpr bool halves() const { return tile_m == 256; }
   // How many rows of 128x128 scales a tile can touch.
   constexpr int scale_rows() const { return kTileK % tile_n == 0 ? 1 : 2; }
 };

@@ -7,25 +7,25 @@
 
 namespace h4j::gemm {
 
-// The constants here and in cost.cpp are fitted to the times of 300 pairs of shape and instance on an H100 (../NOTES.md, 11): they predict those within 5 % on average and
-// choose within 1 %.
+// The constants here and in cost.cpp are fitted to the times of 500 pairs of shape and instance on an H200, in clocks of 1.755 GHz (NOTES.md, 14): they rank the
+// public shapes' instances within 1 % of the best in the mean.
 
-// What a product draws from device memory and from the L2, and what one SM takes. For comparison: a plain read draws 1726 bytes a clock (3.03 TB/s at
-// 1.755 GHz), and 256x128 tiles at full rate read 49 KiB a K block of 1053 clocks on each of 132 SMs from the L2.
-inline constexpr double kDeviceBytesPerClock = 1522.0;
-inline constexpr double kL2BytesPerClock = 7976.0;
-inline constexpr double kSmBytesPerClock = 65.0;
-// Launch, descriptor fetch, first stage, the last tile's store, and the write-back of what others left in the L2.
-inline constexpr double kFixedClocks = 7140.0;
+// What a product draws from the L2, and what one SM takes.
+inline constexpr double kL2BytesPerClock = 7660.0;
+inline constexpr double kSmBytesPerClock = 69.0;
+// Launch, descriptor fetch, the first stage cold from device memory, and the write-back of what others left in the L2.
+inline constexpr double kFixedClocks = 6700.0;
+
+// What a product draws from device memory: fitted on an H200, whose copies reach 4.1 TB/s; an H100's reach 3.0.
+constexpr double device_bytes_per_clock(int64_t memory_bytes) { return memory_bytes > int64_t{100} << 30 ? 2100.0 : 1522.0; }
 
 // Of one K block of a tile on resident data.
 double math_clocks(const Config& config);
-// Of copying one where `active` SMs do so.
-double stage_clocks(const Config& config, double active);
-// Of storing a tile.
-double epilogue_clocks(const Config& config, int out_bytes);
-// Of a kernel of which the tensor cores alone would need so many, and device memory alone so many.
-double total_clocks(double math, double memory);
+// Of a CTA, or of those that share a tile's K, that takes so many tiles of so many K blocks (each) one after the other, where `active` SMs do so. Not whole
+// numbers: the last tile may be a part of one.
+double tiles_clocks(const Config& config, double tiles, double blocks, double active, int out_bytes);
+// Of a kernel of which a CTA's tiles alone would need so many, device memory so many, and the L2 so many.
+double total_clocks(double tiles, double memory, double l2);
 
 // What a product works on.
 struct Extents {
@@ -37,7 +37,7 @@ struct Extents {
   int64_t l2_bytes;
 };
 
-// The order of tiles that reads least; of equals the one with the largest groups.
+// The order of tiles that reads least; of equals the one with groups of 4.
 Raster choose_raster(const Extents& extents, int tiles_m, int tiles_n);
 
 }  // namespace h4j::gemm

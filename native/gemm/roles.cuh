@@ -4,6 +4,7 @@
 // What sets one GEMM apart from another is its Op, a type with
 //   kConfig, Out, Params, Shared, Tile, Scheduler
 //   kColumnScales   B has a scale for each column and K block instead of one for 128 columns
+//   kHalves         a tile may be of its first tile_n / 2 columns only: Tile has a flag `half`
 //   kInterleaved    the math groups hold every other 64 rows of the tile instead of a half each
 //   kRagged         a tile may end before tile_m rows, at a row that is not the last of D
 //   kAnyRow         a tile may begin at any row of A, not only at multiples of tile_m
@@ -186,14 +187,13 @@ class Producer {
       const int own_block = block + lane % kBlocks;
       const float own = lane < 2 * kBlocks && own_block < range_.end ? __ldg(row + own_block) : 0.0f;
       shared_.scale_ring.wait_free(strips_at_);
-      if (lane < 2 * kBlocks) shared_.b_scales[strips_at_.stage][lane % kBlocks][lane / kBlocks] = own;
-      // Every lane arrives for its own store.
+      // A's copy does not wait for B's scales to arrive from device memory.
       if (lane == 0) {
         auto* barrier = reinterpret_cast<uint64_t*>(&shared_.scale_ring.filled[strips_at_.stage]);
-        shared_.scale_ring.fill(strips_at_, Op::load_a_scales(params_, barrier, shared_.a_scales[strips_at_.stage][0], tile, block));
-      } else {
-        shared_.scale_ring.fill_by_stores(strips_at_);
+        shared_.scale_ring.expect(strips_at_, Op::load_a_scales(params_, barrier, shared_.a_scales[strips_at_.stage][0], tile, block));
       }
+      if (lane < 2 * kBlocks) shared_.b_scales[strips_at_.stage][lane % kBlocks][lane / kBlocks] = own;
+      shared_.scale_ring.fill_by_stores(strips_at_);  // every lane for its own store
     }
   }
 
@@ -221,49 +221,71 @@ struct Consumer {
 
   const Params& params;
   Shared& shared;
-  int row_group;  // which rows of the tile
-  int k_group;    // which stages, and so which K blocks
-  uint64_t a0;    // descriptors of stage 0
-  uint64_t b0;
-  int group_row;  // the first row of the group in the tile
-  int row;        // this thread's first in an accumulator, see store.cuh
+  int row_group;              // which rows of the tile
+  int k_group;                // which stages, and so which K blocks
+  int group_row;              // the first row of the group in the tile
+  tile::MovingDescriptor a0;  // of stage 0
+  tile::MovingDescriptor b0;
+  int row;  // this thread's first in an accumulator, see store.cuh
   int col;
   float sum[kAtoms][kValues];
+  Position at;
+  tile::RingPosition<2> strips_at;
+  typename Op::Scheduler scheduler;
+  Tile next;  // the tile after the one at hand, if there are more
+  bool more = false;
 
   __device__ Consumer(const Params& p, Shared& s, int math_group)
-      : params(p), shared(s), row_group(math_group % kConfig.row_groups()), k_group(math_group / kConfig.row_groups()) {
-    group_row = row_group * (Op::kInterleaved ? 64 : kConfig.group_rows());
-    a0 = tile::swizzled_descriptor(shared.a[0] + group_row * kTileK);
-    b0 = tile::swizzled_descriptor(shared.b[0]);
+      : params(p),
+        shared(s),
+        row_group(math_group % kConfig.row_groups()),
+        k_group(math_group / kConfig.row_groups()),
+        group_row(row_group * (Op::kInterleaved ? 64 : kConfig.group_rows())),
+        a0(s.a[0] + group_row * kTileK),
+        b0(s.b[0]),
+        scheduler(Op::scheduler(p, s)) {
     row = first_row();
     col = first_col();
   }
 
+  // A tile's sums leave the registers while the tensor core works on the first K block of the next.
+  static constexpr bool kDefers = Shared::kStaged && kConfig.k_groups == 1;
+
   __device__ void run() {
-    Position at;
-    tile::RingPosition<2> strips_at;
-    typename Op::Scheduler scheduler = Op::scheduler(params, shared);
-    Tile tile;
-    while (scheduler.next(kConfig.tile_m, kConfig.tile_n, tile)) {
-      const BlockRange range = Op::blocks(params, shared, tile);
-#pragma unroll
-      for (int atom = 0; atom < kAtoms; ++atom) {
-#pragma unroll
-        for (int i = 0; i < kValues; ++i) sum[atom][i] = 0.0f;
+    if constexpr (kDefers) {
+      Tile tile;
+      if (!scheduler.next(kConfig.tile_m, kConfig.tile_n, tile)) return;
+      first_block<false>(tile, tile);
+      while (true) {
+        other_blocks(tile);
+        const Tile done = tile;
+        if (!more) {
+          store(done);
+          break;
+        }
+        tile = next;
+        cudaGridDependencySynchronize();
+        if constexpr (Op::kAccumulates) {
+          if (params.c != nullptr) add_c(done);
+        }
+        first_block<true>(tile, done);
       }
-      // Columns of the tile before this one take the first scale row, the rest the last.
-      const int shift = Op::kAnyRow ? tile.row % kScaleSlack : 0;
-      const int boundary = kConfig.scale_rows() == 1 ? kConfig.tile_n : kTileK - tile.col % kTileK;
-      if constexpr (kConfig.strips()) {
-        multiply_strips(range, at, strips_at, boundary, shift);
-      } else if (!Op::kRagged || atoms_in_use(tile) == kAtoms) {
-        multiply_stages<kAtoms>(range, at, boundary, shift);
-      } else if (kAtoms > 1 && atoms_in_use(tile) == 1) {
-        multiply_stages<1>(range, at, boundary, shift);
-      } else {
-        multiply_stages<0>(range, at, boundary, shift);
+    } else {
+      Tile tile;
+      while (scheduler.next(kConfig.tile_m, kConfig.tile_n, tile)) {
+#pragma unroll
+        for (int atom = 0; atom < kAtoms; ++atom) {
+#pragma unroll
+          for (int i = 0; i < kValues; ++i) sum[atom][i] = 0.0f;
+        }
+        const BlockRange range = Op::blocks(params, shared, tile);
+        if constexpr (kConfig.strips()) {
+          multiply_strips<0>(range, tile);
+        } else {
+          with_extent(tile, [&]<int kUsed, int kWidth>() { multiply_stages<kUsed, kWidth>(range, tile); });
+        }
+        store(tile);
       }
-      store(tile);
     }
     if constexpr (Shared::kStaged || Shared::kStagedF32 || Shared::kQuantized) {
       if (k_group == 0 && threadIdx.x % 128 == 0) cute::tma_store_wait<0>();  // shared memory must outlive the copies that read it
@@ -280,30 +302,118 @@ struct Consumer {
     return min(max((rows + kAtomRows - 1) / kAtomRows, 0), kAtoms);
   }
 
+  __device__ static bool is_half(Tile tile) {
+    if constexpr (Op::kHalves) return tile.half;
+    return false;
+  }
+
+  // Calls work<atoms, columns>() with what of the tile is to be multiplied.
+  template <class Work>
+  __device__ void with_extent(Tile tile, Work work) {
+    constexpr int kWidth = kConfig.tile_n;
+    if constexpr (Op::kHalves) {
+      if (tile.half) {
+        work.template operator()<kAtoms, kWidth / 2>();
+        return;
+      }
+    }
+    if constexpr (Op::kRagged) {
+      const int used = atoms_in_use(tile);
+      if (kAtoms > 1 && used == 1) {
+        work.template operator()<1, kWidth>();
+        return;
+      }
+      if (used == 0) {
+        work.template operator()<0, kWidth>();
+        return;
+      }
+    }
+    work.template operator()<kAtoms, kWidth>();
+  }
+
+  // Columns of the tile before this one take the first row of B's scales, the rest the last.
+  __device__ static int scale_boundary(Tile tile) { return kConfig.scale_rows() == 1 ? kConfig.tile_n : kTileK - tile.col % kTileK; }
+  // Where a tile's scales of A begin in what was copied.
+  __device__ static int scale_shift(Tile tile) { return Op::kAnyRow ? tile.row % kScaleSlack : 0; }
+
+  // Starts the sums of `tile`; those of `done`, if pending, leave under its MMAs.
+  template <bool kPending>
+  __device__ void first_block(Tile tile, Tile done) {
+    if constexpr (kConfig.strips()) shared.scale_ring.wait_filled(strips_at);
+    with_extent(tile, [&]<int kUsed, int kWidth>() {
+      shared.ring.wait_filled(at);
+      const int scale_stage = kConfig.strips() ? strips_at.stage : at.stage;
+      multiply_block<kUsed, kWidth, true, kPending>(
+          read_scales<kUsed>(shared.a_scales[scale_stage][0], shared.b_scales[scale_stage][0], scale_shift(tile)), scale_boundary(tile), done);
+      at.advance();
+    });
+  }
+
+  __device__ void other_blocks(Tile tile) {
+    const BlockRange range = Op::blocks(params, shared, tile);
+    if constexpr (kConfig.strips()) {
+      multiply_strips<1>(range, tile);
+    } else {
+      with_extent(tile, [&]<int kUsed, int kWidth>() { multiply_stages<kUsed, kWidth>({range.begin + 1, range.end}, tile); });
+    }
+  }
+
+  using AScales = std::remove_reference_t<decltype(Shared::a_scales[0][0])>;
+  using BScales = std::remove_reference_t<decltype(Shared::b_scales[0][0])>;
+
+  // What a thread's part of one K block is scaled with.
+  struct Scales {
+    float a[kAtoms][2];
+    float b_first;
+    float b_last;
+    const float* b;  // with column scales: this thread's first
+  };
+
   template <int kUsed>
-  __device__ void multiply_stages(BlockRange range, Position& at, int boundary, int shift) {
+  __device__ Scales read_scales(const AScales& a_scales, const BScales& b_scales, int shift) const {
+    Scales scales{};
+    scales.b_first = b_scales[0];
+    scales.b_last = b_scales[1];
+    scales.b = b_scales + col;
+#pragma unroll
+    for (int atom = 0; atom < kUsed; ++atom) {
+      const float* own = a_scales + group_row + atom * (Op::kAnyRow ? kSlackSegment : kAtomRows) + row + shift;
+      scales.a[atom][0] = own[0];
+      scales.a[atom][1] = own[8];
+    }
+    return scales;
+  }
+
+  template <int kUsed, int kWidth>
+  __device__ void multiply_stages(BlockRange range, Tile tile) {
+    const int boundary = scale_boundary(tile);
+    const int shift = scale_shift(tile);
 #pragma unroll Op::kUnroll
     for (int block = range.begin; block < range.end; ++block) {
       shared.ring.wait_filled(at);
       const int scale_stage = Op::kColumnScales ? at.stage + at.phase * kConfig.stages : at.stage;
-      multiply_block<kUsed>(at, shared.a_scales[at.stage][0], shared.b_scales[scale_stage][0], boundary, shift);
+      multiply_block<kUsed, kWidth>(read_scales<kUsed>(shared.a_scales[at.stage][0], shared.b_scales[scale_stage][0], shift), boundary);
       at.advance();
     }
   }
 
-  __device__ void multiply_strips(BlockRange range, Position& at, tile::RingPosition<2>& strips_at, int boundary, int shift) {
+  // All blocks but the first `kDone`.
+  template <int kDone>
+  __device__ void multiply_strips(BlockRange range, Tile tile) {
+    const int boundary = scale_boundary(tile);
+    const int shift = scale_shift(tile);
     for (int strip = range.begin; strip < range.end; strip += kConfig.strip_blocks()) {
       const int count = min(kConfig.strip_blocks(), range.end - strip);
-      shared.scale_ring.wait_filled(strips_at);
+      const int done = kDone > 0 && strip == range.begin ? kDone : 0;
+      if (done == 0) shared.scale_ring.wait_filled(strips_at);
 #pragma unroll 1
-      for (int block = 0; block < count; ++block) {
+      for (int block = done; block < count; ++block) {
         // A stage is always of the same K group. Were it of all in turn, a group that runs ahead would take the fill before last of a stage, which has the
         // same phase parity, for the one it waits for.
         if (kConfig.k_groups == 1 || at.stage % kConfig.k_groups == k_group) {
-          const auto& a_scales = shared.a_scales[strips_at.stage][block];
-          const auto& b_scales = shared.b_scales[strips_at.stage][block];
+          const Scales scales = read_scales<kAtoms>(shared.a_scales[strips_at.stage][block], shared.b_scales[strips_at.stage][block], shift);
           shared.ring.wait_filled(at);
-          multiply_block<kAtoms>(at, a_scales, b_scales, boundary, shift);
+          multiply_block<kAtoms, kConfig.tile_n>(scales, boundary);
         }
         at.advance();
       }
@@ -312,53 +422,61 @@ struct Consumer {
     }
   }
 
-  using AScales = std::remove_reference_t<decltype(Shared::a_scales[0][0])>;
-  using BScales = std::remove_reference_t<decltype(Shared::b_scales[0][0])>;
-
-  template <int kUsed>
-  __device__ void multiply_block(Position at, const AScales& a_scales, const BScales& b_scales, int boundary, int shift) {
+  // One K block of the stage at hand: the group's first atoms by the tile's first columns. The first block of a tile starts its sums, after those of `done`,
+  // if pending, have left. Scales are read before the MMAs start, so that the wait for them hides the latency.
+  template <int kUsed, int kWidth, bool kFirst = false, bool kPending = false>
+  __device__ void multiply_block(const Scales& scales, int boundary, Tile done = {}) {
     if constexpr (kUsed == 0) {
       shared.ring.release(at);
+      if constexpr (kFirst) more = scheduler.next(kConfig.tile_m, kConfig.tile_n, next);
+      if constexpr (kPending) store_staged(done);
       return;
     }
-    // Read before the MMAs start, so that the wait for them hides the latency.
-    const float b_first = b_scales[0];
-    const float b_last = b_scales[1];
-    float a_scale[kAtoms][2];
+    const uint32_t a = at.stage * (kConfig.a_stage_bytes() / 16);
+    const uint32_t b = at.stage * (kConfig.b_stage_bytes() / 16);
 #pragma unroll
     for (int atom = 0; atom < kUsed; ++atom) {
-      const float* own = a_scales + group_row + atom * (Op::kAnyRow ? kSlackSegment : kAtomRows) + row + shift;
-      a_scale[atom][0] = own[0];
-      a_scale[atom][1] = own[8];
-    }
-    const uint64_t a = a0 + at.stage * (kConfig.tile_m * kTileK / 16);
-    const uint64_t b = b0 + at.stage * (kConfig.tile_n * kTileK / 16);
-#pragma unroll
-    for (int atom = 0; atom < kUsed; ++atom) {
-      float part[kValues];
+      float part[kWidth / 2];
       tile::fence_accumulators(part);
       cute::warpgroup_arrive();
-      tile::fp8_mma_k128<kConfig.tile_n>(a + atom * (kAtomRows * kTileK / 16), b, part);
+      tile::fp8_mma_k128<kWidth>(a0, a + atom * (kAtomRows * kTileK / 16), b0, b, part);
       cute::warpgroup_commit_batch();
+      if constexpr (kFirst) {
+        if (atom == 0) more = scheduler.next(kConfig.tile_m, kConfig.tile_n, next);
+      }
+      if constexpr (kPending) {
+        if (atom == 0) wait_for_staging_area();
+        stage(atom);
+        if (atom == kUsed - 1) {
+#pragma unroll
+          for (int unused = kUsed; unused < kAtoms; ++unused) stage(unused);
+          send_staged(done);
+        }
+      }
       tile::fence_accumulators(part);
       cute::warpgroup_wait<0>();
       tile::fence_accumulators(part);
       if (atom == kUsed - 1) shared.ring.release(at);
+      if constexpr (kFirst) {
+#pragma unroll
+        for (int i = 0; i < kWidth / 2; ++i) sum[atom][i] = 0.0f;
+      }
       if constexpr (Op::kColumnScales) {
-        promote_columns(part, sum[atom], a_scale[atom], b_scales + col);
+        promote_columns(part, sum[atom], scales.a[atom], scales.b);
       } else {
-        promote(part, sum[atom], a_scale[atom], b_first, b_last, boundary);
+        promote<kWidth>(part, sum[atom], scales.a[atom], scales.b_first, scales.b_last, boundary);
       }
     }
   }
 
   // The tensor core keeps about 13 fraction bits of a sum; from here on sums are F32.
-  static __device__ void promote(const float (&part)[kValues], float (&total)[kValues], const float (&a_scale)[2], float b_first, float b_last,
+  template <int kWidth>
+  static __device__ void promote(const float (&part)[kWidth / 2], float (&total)[kValues], const float (&a_scale)[2], float b_first, float b_last,
                                  int boundary) {
     // The boundary between scale rows is a multiple of this many columns.
-    constexpr int kStep = std::gcd(kConfig.tile_n, kTileK);
+    constexpr int kStep = std::gcd(kWidth, kTileK);
 #pragma unroll
-    for (int step = 0; step < kConfig.tile_n; step += kStep) {
+    for (int step = 0; step < kWidth; step += kStep) {
       const float b_scale = kConfig.scale_rows() == 1 || step < boundary ? b_first : b_last;
       const float scale[2] = {a_scale[0] * b_scale, a_scale[1] * b_scale};
 #pragma unroll
@@ -469,6 +587,9 @@ struct Consumer {
     write_pair(static_cast<Out*>(params.d_pointer) + r * params.d_ld + c, value);
   }
 
+  // The column behind the tile's last in D.
+  __device__ int col_end(Tile tile) const { return is_half(tile) ? min(tile.col + kConfig.tile_n / 2, params.n) : params.n; }
+
   // Calls visit(row, col, first value, second value) for each pair of this thread that lies inside D.
   template <class Visit>
   __device__ void for_each_pair(Tile tile, Visit visit) {
@@ -478,7 +599,7 @@ struct Consumer {
       for (int i = 0; i < kValues; i += 2) {
         const int r = atom_row(tile, atom) + row + i / 2 % 2 * 8;
         const int c = tile.col + i / 4 * 8 + col;
-        if (r < Op::row_end(params, tile) && c < params.n) visit(r, c, sum[atom][i], sum[atom][i + 1]);
+        if (r < Op::row_end(params, tile) && c < col_end(tile)) visit(r, c, sum[atom][i], sum[atom][i + 1]);
       }
     }
   }
@@ -499,13 +620,26 @@ struct Consumer {
 
   // Through shared memory to TMA: full lines, and rows and columns past D are clipped.
   __device__ void store_staged(Tile tile) {
-    constexpr int kBoxes = kConfig.tile_n / kConfig.store_cols();
-    const bool issuer = threadIdx.x % 128 == 0;
-    if (issuer) cute::tma_store_wait<0>();  // the previous tile's copies still read the staging area
-    group_barrier();
-    uint8_t* area = shared.d + row_group * kAtoms * kBoxes * Staged::kBoxBytes;
+    wait_for_staging_area();
 #pragma unroll
-    for (int atom = 0; atom < kAtoms; ++atom) Staged::stage(sum[atom], area + atom * kBoxes * Staged::kBoxBytes);
+    for (int atom = 0; atom < kAtoms; ++atom) stage(atom);
+    send_staged(tile);
+  }
+
+  static constexpr int kBoxes = kConfig.tile_n / kConfig.store_cols();
+  __device__ uint8_t* staging_area() const { return shared.d + row_group * kAtoms * kBoxes * Staged::kBoxBytes; }
+
+  // The copies of the tile before read it.
+  __device__ void wait_for_staging_area() {
+    if (threadIdx.x % 128 == 0) cute::tma_store_wait<0>();
+    group_barrier();
+  }
+
+  __device__ void stage(int atom) { Staged::stage(sum[atom], staging_area() + atom * kBoxes * Staged::kBoxBytes); }
+
+  __device__ void send_staged(Tile tile) {
+    const bool issuer = threadIdx.x % 128 == 0;
+    const uint8_t* area = staging_area();
     cute::tma_store_fence();  // the copy engine must see these ordinary stores
     group_barrier();
     const int row_end = Op::row_end(params, tile);
@@ -517,7 +651,7 @@ struct Consumer {
 #pragma unroll
         for (int box = 0; box < kBoxes; ++box) {
           const int c = tile.col + box * kConfig.store_cols();
-          if (r < row_end && c < params.n) Op::store_box(params, area + (atom * kBoxes + box) * Staged::kBoxBytes, tile, r, c);
+          if (r < row_end && c < col_end(tile)) Op::store_box(params, area + (atom * kBoxes + box) * Staged::kBoxBytes, tile, r, c);
         }
       }
       cute::tma_store_arrive();
@@ -527,7 +661,7 @@ struct Consumer {
       for (int atom = 0; atom < kAtoms; ++atom) {
         const int r = atom_row(tile, atom);
         if (r >= row_end || r + 64 <= row_end) continue;
-        Staged::template copy_rows<kConfig.tile_n>(area + atom * kBoxes * Staged::kBoxBytes, row_end - r, params.n - tile.col,
+        Staged::template copy_rows<kConfig.tile_n>(area + atom * kBoxes * Staged::kBoxBytes, row_end - r, col_end(tile) - tile.col,
                                                    d_row(tile, r) + tile.col, params.d_ld);
       }
     }
@@ -618,7 +752,7 @@ __device__ constexpr void check_config() {
   static_assert(kConfig.tile_m < 256 || (kConfig.k_groups == 1 && kConfig.slices == 1), "a math group that shares its K holds 64 rows");
   static_assert(kConfig.stages % kConfig.k_groups == 0, "a stage is always of the same K group");
   static_assert(kConfig.tile_n % 16 == 0, "stmatrix stores 16 columns at a time");
-  static_assert(kConfig.tile_n <= 2 * kTileK, "a tile touches at most two rows of 128x128 scales");
+  static_assert(kTileK - std::gcd(kConfig.tile_n, kTileK) + kConfig.tile_n <= 2 * kTileK, "a tile touches at most two rows of 128x128 scales");
   static_assert(kConfig.slices <= 8, "a cluster has at most 8 CTAs");
   static_assert(!Shared::kQuantized || kConfig.quantizes(), "a CTA must hold whole blocks of 128 columns");
 }

@@ -1,4 +1,4 @@
-// Which tiles a CTA works on, and in which order.
+// The order of tiles.
 #pragma once
 
 #include "gemm/config.h"
@@ -22,25 +22,5 @@ __device__ inline Tile tile_at(int index, int tiles_m, int tiles_n, int raster_g
   const int y = inside / size;
   return {along_m ? x : y, along_m ? y : x};
 }
-
-// The tiles of a CTA, or of the cluster that shares them: every so-many-th of the raster.
-template <int kSlices = 1>
-class TileScheduler {
- public:
-  __device__ explicit TileScheduler(const Raster& raster) : raster_(raster), index_(blockIdx.x / kSlices) {}
-
-  __device__ bool next(int tile_m, int tile_n, Tile& tile) {
-    if (index_ >= raster_.tiles_m * raster_.tiles_n) return false;
-    tile = tile_at(index_, raster_.tiles_m, raster_.tiles_n, raster_.group, raster_.along_m);
-    tile.row *= tile_m;
-    tile.col *= tile_n;
-    index_ += gridDim.x / kSlices;
-    return true;
-  }
-
- private:
-  const Raster& raster_;
-  int index_;
-};
 
 }  // namespace h4j::gemm

@@ -58,6 +58,9 @@ struct Ring {
   // By one thread a producer: `bytes` is what its copies into this stage bring. Earlier ordinary stores of this thread are visible after wait_filled.
   __device__ void fill(Position at, uint32_t bytes) { filled[at.stage].arrive_and_expect_tx(bytes); }
 
+  // Ahead of fill or fill_by_stores, which then bring no bytes of their own: what copies under way into this stage bring.
+  __device__ void expect(Position at, uint32_t bytes) { filled[at.stage].expect_transaction(bytes); }
+
   // By a further producer thread that brings ordinary stores only.
   __device__ void fill_by_stores(Position at) { filled[at.stage].arrive(); }
 

@@ -40,18 +40,32 @@ __device__ inline uint64_t swizzled_descriptor(const void* tile) {
   return kSwizzle128 | kStride | kLeadingIgnored | (address & 0x3ffff) >> 4;
 }
 
+// The descriptor of a tile in a ring, to be moved in every turn of a loop. Made once, by whole warps: the shuffle keeps the compiler from making it anew from
+// the address each time, a chain of some ten dependent instructions ahead of every first MMA; and only its low word is ever added to.
+class MovingDescriptor {
+ public:
+  __device__ explicit MovingDescriptor(const void* tile) : low_(__shfl_sync(0xffffffffu, static_cast<uint32_t>(swizzled_descriptor(tile)), 0)) {}
+
+  // Moved by so many times 16 bytes.
+  __device__ uint64_t at(uint32_t sixteens) const { return swizzled_descriptor(nullptr) >> 32 << 32 | (low_ + sixteens); }
+
+ private:
+  uint32_t low_;
+};
+
 template <int kN, size_t... kIndex>
 __device__ void fp8_mma_k32(uint64_t a, uint64_t b, float (&d)[kN / 2], cute::SM90::GMMA::ScaleOut scale, std::index_sequence<kIndex...>) {
   Fp8Atom<kN>::Type::fma(a, b, d[kIndex]..., scale);
 }
 
-// d = A B^T over one K block of 128: a fresh sum, started here and not waited for. The caller has arrived (warpgroup_arrive) and commits.
+// d = A B^T over one K block of 128, of tiles so many times 16 bytes from where the descriptors were made: a fresh sum, started here and not waited for. The caller has
+// arrived (warpgroup_arrive) and commits.
 template <int kN>
-__device__ void fp8_mma_k128(uint64_t a, uint64_t b, float (&d)[kN / 2]) {
+__device__ void fp8_mma_k128(MovingDescriptor a, uint32_t a_sixteens, MovingDescriptor b, uint32_t b_sixteens, float (&d)[kN / 2]) {
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     const auto scale = k == 0 ? cute::SM90::GMMA::ScaleOut::Zero : cute::SM90::GMMA::ScaleOut::One;
-    fp8_mma_k32<kN>(a + 2 * k, b + 2 * k, d, scale, std::make_index_sequence<kN / 2>{});
+    fp8_mma_k32<kN>(a.at(a_sixteens + 2 * k), b.at(b_sixteens + 2 * k), d, scale, std::make_index_sequence<kN / 2>{});
   }
 }
 

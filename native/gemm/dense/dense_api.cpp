@@ -82,12 +82,20 @@ struct Plan final : h4j_plan {
   bool quantizes() const { return spec.out_dtype == H4J_F8_E4M3; }
 
   Problem problem_of(int64_t m) const {
-    return {m, spec.n, spec.k, static_cast<int>(element_size(spec.out_dtype)), sms, device.l2_bytes, spec.batch_invariant != 0, quantizes()};
+    return {m,
+            spec.n,
+            spec.k,
+            static_cast<int>(element_size(spec.out_dtype)),
+            sms,
+            device.l2_bytes,
+            device.memory_bytes,
+            spec.batch_invariant != 0,
+            quantizes()};
   }
 
   // Clusters are only chosen where all tiles run at once, a tile each; a CTA without slices takes tile after tile.
   int grid(const Choice& chosen) const {
-    const int64_t tiles = int64_t{chosen.tiles_m} * chosen.tiles_n;
+    const int64_t tiles = int64_t{chosen.whole} + chosen.halves;
     const int slices = instance->config.slices;
     return static_cast<int>(slices > 1 ? tiles * slices : std::min<int64_t>(tiles, sms));
   }
@@ -196,7 +204,7 @@ struct Launch final : h4j_launch {
   // What depends on the rows in use: the tiles, and where stores are clipped.
   void set_rows(Params& used, int64_t rows, const Choice& choice) const {
     used.m = static_cast<int32_t>(rows);
-    used.raster = {choice.tiles_m, choice.tiles_n, choice.raster_group, choice.raster_along_m};
+    used.order = order_of(choice, plan.grid(choice) / plan.instance->config.slices);
     const int store_cols = plan.instance->config.store_cols();
     if (plan.quantizes()) {
       used.d = describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, reinterpret_cast<uint64_t>(used.d_pointer), rows, plan.spec.n, used.d_ld, 1, 64, kTileK,

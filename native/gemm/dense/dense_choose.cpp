@@ -15,28 +15,65 @@ int concurrent_tiles(const Config& config, int sms) {
   return static_cast<int>(sms * share);
 }
 
+// What a tile of half the columns takes of a whole one's time: its B is copied whole, and half its MMAs do not hide the rest (4096 x 2112 x 7168, NOTES.md, 14).
+constexpr double kHalfTile = 0.73;
+// Where several rows of tiles read B at the same time, so much of it is read anew (64-row tiles at M 128 against M 64, NOTES.md, 14).
+constexpr double kSharedB = 1.5;
+
+// Rounds of whole tiles that CTAs need, as the kernel's scheduler shares tiles out.
+double rounds(int64_t whole, int64_t halves, int64_t ctas) {
+  const int64_t rest = whole % ctas;
+  const int64_t spare = rest == 0 ? 0 : ctas - rest;  // CTAs with one whole tile less take two halves in its place
+  const int64_t left = std::max<int64_t>(halves - 2 * spare, 0);
+  const double busiest = double(ceil_div(whole, ctas)) + kHalfTile * double(ceil_div(left, ctas));
+  const double spared =
+      halves > 0 && spare > 0 ? double(whole / ctas) + 2 * kHalfTile + kHalfTile * double(ceil_div(std::max<int64_t>(left - rest, 0), ctas)) : 0.0;
+  return std::max(busiest, spared);
+}
+
+// Shares D out in whole and half tiles so that it takes the fewest rounds; returns those.
+double share_out(const Problem& problem, const Config& config, int ctas, Choice& choice) {
+  choice.tiles_m = static_cast<int>(ceil_div(problem.m, config.tile_m));
+  choice.tiles_n = static_cast<int>(ceil_div(problem.n, config.tile_n));
+  choice.whole = choice.tiles_m * choice.tiles_n;
+  if (!config.halves() || problem.quantized) return std::ceil(double(choice.whole) / ctas);
+  const int64_t edge = problem.n % config.tile_n;
+  if (edge > 0 && edge <= config.tile_n / 2 && choice.tiles_n > 1) {
+    choice.tiles_n -= 1;
+    choice.edges = choice.tiles_m;
+    choice.halves = choice.edges;
+    choice.whole -= choice.edges;
+  }
+  const double least = rounds(choice.whole, choice.halves, ctas);
+  const int last = choice.whole % ctas;
+  const double when_cut = rounds(choice.whole - last, choice.halves + 2 * last, ctas);
+  if (when_cut >= least) return least;
+  choice.whole -= last;
+  choice.halves += 2 * last;
+  return when_cut;
+}
+
 }  // namespace
 
 Choice evaluate(const Problem& problem, const Config& config, int index) {
   Choice choice{};
   choice.index = index;
-  choice.tiles_m = static_cast<int>(ceil_div(problem.m, config.tile_m));
-  choice.tiles_n = static_cast<int>(ceil_div(problem.n, config.tile_n));
   const int concurrent = std::max(concurrent_tiles(config, problem.sms), 1);
+  const double waves = share_out(problem, config, concurrent, choice);
   const Raster raster =
       choose_raster({problem.m, problem.n, problem.k, problem.out_bytes, problem.sms, problem.l2_bytes}, choice.tiles_m, choice.tiles_n);
   choice.raster_group = raster.group;
   choice.raster_along_m = raster.along_m != 0;
-  const double tiles = double(choice.tiles_m) * choice.tiles_n;
-  const double active = std::min<double>(tiles, concurrent) * config.slices;
-  const double waves = std::ceil(tiles / concurrent);
+  const double active = double(std::min(choice.whole + choice.halves, concurrent)) * config.slices;
   const double blocks = double(ceil_div(ceil_div(problem.k, kTileK), config.slices));
-  choice.math_clocks = waves * (blocks * std::max(math_clocks(config), stage_clocks(config, active)) + epilogue_clocks(config, problem.out_bytes));
+  choice.tiles_clocks = tiles_clocks(config, waves, blocks, active, problem.out_bytes);
   const double m = double(problem.m);
   const double n = double(problem.n);
-  const double bytes = (m + n) * double(problem.k) + m * n * problem.out_bytes;
-  choice.memory_clocks = bytes / kDeviceBytesPerClock;
-  choice.clocks = total_clocks(choice.math_clocks, choice.memory_clocks);
+  const double k = double(problem.k);
+  const double bytes = m * k + n * k * (choice.tiles_m > 1 ? kSharedB : 1.0) + m * n * problem.out_bytes;
+  choice.memory_clocks = bytes / device_bytes_per_clock(problem.memory_bytes);
+  const double copied = double(choice.whole + choice.halves) * config.slices * blocks * config.stage_bytes();
+  choice.clocks = total_clocks(choice.tiles_clocks, choice.memory_clocks, copied / kL2BytesPerClock);
   return choice;
 }
 
@@ -49,10 +86,27 @@ Choice choose(const Problem& problem, std::span<const Config> candidates, std::s
     if (problem.quantized && !candidates[i].quantizes()) continue;
     const Choice candidate = evaluate(problem, candidates[i], static_cast<int>(i));
     // A second wave of clusters would undo what sharing K brings, and exceed the SM budget.
-    if (candidates[i].slices > 1 && candidate.tiles_m * candidate.tiles_n > concurrent_tiles(candidates[i], problem.sms)) continue;
+    if (candidates[i].slices > 1 && candidate.whole > concurrent_tiles(candidates[i], problem.sms)) continue;
     if (best.index < 0 || candidate.clocks < best.clocks) best = candidate;
   }
   return best;
+}
+
+Order order_of(const Choice& choice, int ctas) {
+  Order order{};
+  order.whole = choice.whole;
+  order.edges = choice.edges;
+  order.halves = choice.halves;
+  order.busier = choice.whole % ctas == 0 ? ctas : choice.whole % ctas;
+  order.tiles_n = choice.tiles_n;
+  order.along_m = choice.raster_along_m;
+  const int side_by_side = choice.raster_along_m ? choice.tiles_m : choice.tiles_n;
+  const int other = choice.raster_along_m ? choice.tiles_n : choice.tiles_m;
+  order.full_bands = side_by_side / choice.raster_group;
+  order.band = Divisor::of(static_cast<uint32_t>(choice.raster_group * other));
+  order.full_band = Divisor::of(static_cast<uint32_t>(choice.raster_group));
+  order.last_band = Divisor::of(static_cast<uint32_t>(std::max(side_by_side % choice.raster_group, 1)));
+  return order;
 }
 
 std::string instance_name(const Config& config) {
@@ -60,14 +114,13 @@ std::string instance_name(const Config& config) {
 }
 
 std::string explain(const Problem& problem, const Config& config, const Choice& choice) {
-  const long long tiles = static_cast<long long>(choice.tiles_m) * choice.tiles_n;
+  const std::string halves = choice.halves == 0 ? "" : format(" and %d halves", choice.halves);
   return format(
-      "%dx%d tiles, %d stages, %d K groups, %d slices: %lld tiles (%d x %d) in %lld waves of %d SMs, rasterised in groups of %d along %s; predicted "
+      "%dx%d tiles, %d stages, %d K groups, %d slices: %d tiles (of %d x %d)%s on %d SMs, rasterised in groups of %d along %s; predicted "
       "%.0f clocks: "
       "tensor core, L2 and epilogue %.0f, device memory %.0f",
-      config.tile_m, config.tile_n, config.stages, config.k_groups, config.slices, tiles, choice.tiles_m, choice.tiles_n,
-      static_cast<long long>(ceil_div(tiles, problem.sms)), problem.sms, choice.raster_group, choice.raster_along_m ? "M" : "N", choice.clocks,
-      choice.math_clocks, choice.memory_clocks);
+      config.tile_m, config.tile_n, config.stages, config.k_groups, config.slices, choice.whole, choice.tiles_m, choice.tiles_n, halves.c_str(),
+      problem.sms, choice.raster_group, choice.raster_along_m ? "M" : "N", choice.clocks, choice.tiles_clocks, choice.memory_clocks);
 }
 
 }  // namespace h4j::gemm

@@ -16,6 +16,7 @@ struct Problem {
   int out_bytes;  // of one element of D
   int sms;
   int64_t l2_bytes;
+  int64_t memory_bytes;    // of the device
   bool in_order = false;   // one warp group adds up all of K: every such instance gives the same bits
   bool quantized = false;  // D is E4M3 with scales of 128 columns
 };
@@ -23,11 +24,14 @@ struct Problem {
 struct Choice {
   int index;  // into the candidates
   int tiles_m;
-  int tiles_n;
+  int tiles_n;  // whole columns of tiles
+  int whole;    // tiles taken whole
+  int edges;    // tiles of half the columns at the right edge of D
+  int halves;   // all tiles of half the columns
   int raster_group;
   bool raster_along_m;
   double clocks;         // predicted
-  double math_clocks;    // of which a CTA's tensor core and epilogue
+  double tiles_clocks;   // what the busiest CTA's tiles alone would take
   double memory_clocks;  // what device memory alone would take
 };
 
@@ -36,6 +40,9 @@ Choice evaluate(const Problem& problem, const Config& config, int index);
 
 // The cheapest candidate that fits `shared_memory` bytes a CTA; the first of equals. Its index is -1 where none fits.
 Choice choose(const Problem& problem, std::span<const Config> candidates, std::span<const int> shared_memory_needed, int shared_memory);
+
+// For a launch of so many CTAs, or clusters that share K.
+Order order_of(const Choice& choice, int ctas);
 
 // "gemm_dense_256x128x3"
 std::string instance_name(const Config& config);

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "gemm/config.h"
+#include "gemm/dense/tile_walk.h"
 
 namespace h4j::gemm {
 
@@ -27,7 +28,7 @@ struct Params {
   int32_t m;
   int32_t n;
   int32_t k_blocks;
-  Raster raster;
+  Order order;
 };
 
 }  // namespace h4j::gemm

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <climits>
+#include <random>
 #include <span>
 
 #include "gemm/dense/dense_choose.h"
@@ -124,26 +126,71 @@ TEST(GemmChoose, KeepsBlocksOfQuantizedOutputInOneCta) {
   }
 }
 
-TEST(GemmChoose, CoversEveryTileOnceInItsRaster) {
-  // The order that the kernel's scheduler walks, from the same four numbers.
-  for (const auto& [m, n] : {std::pair<int64_t, int64_t>{4096, 4096}, {1, 8}, {300, 3000}, {5000, 200}}) {
-    for (const gemm::Instance* instance : gemm::dense_instances()) {
-      const gemm::Choice choice = gemm::evaluate({m, n, 512, 2, 132, int64_t{50} << 20}, instance->config, 0);
-      const int grouped = choice.raster_along_m ? choice.tiles_m : choice.tiles_n;
-      const int other = choice.raster_along_m ? choice.tiles_n : choice.tiles_m;
-      std::vector<int> seen(static_cast<size_t>(grouped) * static_cast<size_t>(other));
-      for (int index = 0; index < grouped * other; ++index) {
-        const int group = index / (choice.raster_group * other);
-        const int inside = index % (choice.raster_group * other);
-        const int size = std::min(choice.raster_group, grouped - group * choice.raster_group);
-        const int x = group * choice.raster_group + inside % size;
-        const int y = inside / size;
-        ASSERT_LT(x, grouped);
-        ASSERT_LT(y, other);
-        ++seen[static_cast<size_t>(x * other + y)];
-      }
-      EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](int count) { return count == 1; }));
+TEST(GemmChoose, DividesByMultiplying) {
+  std::mt19937 random(5);
+  for (uint32_t value = 1; value < 3000; ++value) {
+    const gemm::Divisor divisor = gemm::Divisor::of(value);
+    for (const uint32_t number :
+         {uint32_t{0}, value - 1, value, INT32_MAX / value * value - 1, uint32_t{INT32_MAX}, static_cast<uint32_t>(random()) >> 1}) {
+      int rest = 0;
+      EXPECT_EQ(number / value, static_cast<uint32_t>(divisor.divide(static_cast<int>(number), rest))) << number << " / " << value;
+      EXPECT_EQ(number % value, static_cast<uint32_t>(rest));
     }
+  }
+}
+
+// Counts how often a walk of all CTAs comes to each half tile of D; returns the greatest number of halves that a CTA takes.
+template <bool kHalves>
+int walk(const gemm::Order& order, int ctas, const gemm::Config& config, int tiles_m, int64_t n) {
+  const int half_cols = config.tile_n / 2;
+  const auto halves_n = static_cast<int>((n + half_cols - 1) / half_cols);
+  std::vector<int> seen(static_cast<size_t>(tiles_m) * static_cast<size_t>(halves_n));
+  int most = 0;
+  for (int cta = 0; cta < ctas; ++cta) {
+    gemm::TileWalk<kHalves> walk(order, cta, ctas);
+    int taken = 0;
+    for (gemm::DenseTile tile{}; walk.next(config.tile_m, config.tile_n, tile);) {
+      EXPECT_EQ(0, tile.row % config.tile_m);
+      EXPECT_EQ(0, tile.col % half_cols);
+      for (int half = 0; half < (tile.half ? 1 : 2); ++half) {
+        const int x = tile.col / half_cols + half;
+        if (x < halves_n) ++seen[static_cast<size_t>(tile.row / config.tile_m * halves_n + x)];
+        ++taken;
+      }
+    }
+    most = std::max(most, taken);
+  }
+  EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](int count) { return count == 1; }));
+  return most;
+}
+
+TEST(GemmChoose, WalksOverEveryTileOnce) {
+  constexpr int64_t kShapes[][2] = {{4096, 4096}, {4096, 2112}, {4096, 24576}, {4096, 32768}, {1, 8},      {300, 3000},
+                                    {5000, 200},  {512, 64},    {512, 192},    {256, 128},    {1280, 1088}};
+  for (const auto& [m, n] : kShapes) {
+    for (const int sms : {1, 5, 24, 78, 114, 132}) {
+      for (const gemm::Instance* instance : gemm::dense_instances()) {
+        const gemm::Config& config = instance->config;
+        SCOPED_TRACE(::testing::Message() << m << " x " << n << " on " << sms << " SMs by " << gemm::instance_name(config));
+        const gemm::Choice choice = gemm::evaluate({m, n, 512, 2, sms, int64_t{50} << 20, int64_t{80} << 30}, config, 0);
+        const int ctas = std::min(choice.whole + choice.halves, sms);
+        const gemm::Order order = gemm::order_of(choice, ctas);
+        if (config.halves()) {
+          walk<true>(order, ctas, config, choice.tiles_m, n);
+        } else {
+          walk<false>(order, ctas, config, choice.tiles_m, n);
+        }
+      }
+    }
+  }
+}
+
+// 4096 x 2112 are 256 whole tiles and 16 halves at the edge: two tiles' time for each of 132 SMs, not three. 4096 x 32768 are 31 rounds and 4 tiles.
+TEST(GemmChoose, CutsTilesInHalvesWhereThatSavesTime) {
+  const gemm::Config config{256, 128, 3};
+  for (const auto& [n, most] : {std::pair<int64_t, int>{2112, 4}, {32768, 63}, {7168, 14}}) {
+    const gemm::Choice choice = gemm::evaluate({4096, n, 512, 2, 132, int64_t{50} << 20, int64_t{80} << 30}, config, 0);
+    EXPECT_EQ(most, walk<true>(gemm::order_of(choice, 132), 132, config, choice.tiles_m, n)) << n;
   }
 }
 

@@ -10,19 +10,21 @@ template <Config kConfigValue, class OutType>
 struct Dense {
   static constexpr Config kConfig = kConfigValue;
   static constexpr bool kColumnScales = false;
+  static constexpr bool kHalves = kConfig.halves();
   static constexpr bool kInterleaved = false;
   static constexpr bool kRagged = false;
   static constexpr bool kAnyRow = false;
   static constexpr bool kAccumulates = !std::is_same_v<OutType, __nv_fp8_e4m3>;
-  // More slows tiles that run once: their code is not yet in the instruction cache.
-  static constexpr int kUnroll = 1;
+  static constexpr int kUnroll = 4;
   using Out = OutType;
   using Params = gemm::Params;
   using Shared = SharedStorage<kConfig, Out>;
-  using Tile = gemm::Tile;
-  using Scheduler = TileScheduler<kConfig.slices>;
+  using Tile = DenseTile;
+  using Scheduler = TileWalk<kHalves>;
 
-  __device__ static Scheduler scheduler(const Params& params, const Shared&) { return Scheduler(params.raster); }
+  __device__ static Scheduler scheduler(const Params& params, const Shared&) {
+    return Scheduler(params.order, static_cast<int>(blockIdx.x) / kConfig.slices, static_cast<int>(gridDim.x) / kConfig.slices);
+  }
 
   // All K blocks, or the share of this CTA's slice.
   __device__ static BlockRange blocks(const Params& params, const Shared&, Tile) {

@@ -21,7 +21,7 @@ struct CommonPlan : h4j_plan {
     require_range(operation, "k", k, 16, kMaxExtent);
     require_multiple(operation, "k", k, 16);
     sms = usable_sms(operation, device, sm_budget);
-    const Problem problem{groups, std::max<int64_t>(mean, 1), n, k, sms};
+    const Problem problem{groups, std::max<int64_t>(mean, 1), n, k, sms, device.memory_bytes};
     std::vector<Config> configs;
     std::vector<int> shared_memory;
     for (const Instance* candidate : grouped_instances()) {

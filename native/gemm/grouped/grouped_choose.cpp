@@ -21,17 +21,15 @@ Choice evaluate(const Problem& problem, const Config& config, int index) {
   const double tiles = groups * tiles_m * tiles_n;
   const double active = std::min<double>(tiles, problem.sms);
   const double blocks = double(ceil_div(problem.k, kTileK));
-  const double block_clocks = std::max(math_clocks(config), stage_clocks(config, active));
   // A group's last tile multiplies 64 rows at a time, as many as it has.
   const int64_t rest = problem.rows - int64_t{tiles_m - 1} * config.tile_m;
   const double last = std::max(0.5, double(round_up(rest, 64)) / config.tile_m);
   const double share = (tiles_m - 1 + last) / tiles_m;
-  const double tile_clocks = share * blocks * block_clocks + epilogue_clocks(config, kOutBytes);
-  choice.math_clocks = std::ceil(tiles / problem.sms) * tile_clocks;
+  choice.tiles_clocks = tiles_clocks(config, std::ceil(tiles / problem.sms), share * blocks, active, kOutBytes);
   const double rows = double(problem.rows);
   const double n = double(problem.n);
-  choice.memory_clocks = groups * ((rows + n) * double(problem.k) + rows * n * kOutBytes) / kDeviceBytesPerClock;
-  choice.clocks = total_clocks(choice.math_clocks, choice.memory_clocks);
+  choice.memory_clocks = groups * ((rows + n) * double(problem.k) + rows * n * kOutBytes) / device_bytes_per_clock(problem.memory_bytes);
+  choice.clocks = total_clocks(choice.tiles_clocks, choice.memory_clocks, tiles * blocks * config.stage_bytes() / kL2BytesPerClock);
   return choice;
 }
 
@@ -59,7 +57,7 @@ std::string explain(const Problem& problem, const Config& config, const Choice& 
       "predicted %.0f clocks: tensor core, L2 and epilogue %.0f, device memory %.0f",
       static_cast<long long>(problem.groups), static_cast<long long>(problem.rows), config.tile_m, config.tile_n, config.stages, config.k_groups,
       choice.raster.tiles_m, choice.raster.tiles_n, problem.sms, choice.raster.group, choice.raster.along_m ? "M" : "N", choice.clocks,
-      choice.math_clocks, choice.memory_clocks);
+      choice.tiles_clocks, choice.memory_clocks);
 }
 
 }  // namespace h4j::gemm::grouped

@@ -15,13 +15,14 @@ struct Problem {
   int64_t n;
   int64_t k;
   int sms;
+  int64_t memory_bytes;  // of the device
 };
 
 struct Choice {
   int index;      // into the candidates
   Raster raster;  // of an average group
   double clocks;  // predicted
-  double math_clocks;
+  double tiles_clocks;
   double memory_clocks;
 };
 

@@ -45,26 +45,39 @@ struct GroupedTile {
   int col;
   int row_end;  // of the group
   int group;
+  bool half;  // of half a tile's columns
 };
 
-// Every so-many-th tile, group after group; within a group in the raster's order. By whole warps.
+// Every so-many-th tile, group after group; within a group in the raster's order. If the last round's tiles are at most half as many as there are CTAs,
+// they are cut in two. By whole warps.
+template <bool kHalves>
 class GroupScheduler {
  public:
-  __device__ GroupScheduler(const Params& params, const GroupTable& table) : params_(params), table_(table), index_(blockIdx.x) {}
+  __device__ GroupScheduler(const Params& params, const GroupTable& table)
+      : params_(params), table_(table), index_(blockIdx.x), whole_(table.tiles[params.groups] * params.tiles_n), end_(whole_) {
+    const int rest = whole_ % static_cast<int>(gridDim.x);
+    if (kHalves && 2 * rest <= gridDim.x) {
+      whole_ -= rest;
+      end_ += rest;
+    }
+  }
 
   __device__ bool next(int tile_m, int tile_n, GroupedTile& tile) {
-    if (index_ >= table_.tiles[params_.groups] * params_.tiles_n) return false;
+    if (index_ >= end_) return false;
+    const bool half = index_ >= whole_;
+    const int index = half ? whole_ + (index_ - whole_) / 2 : index_;
+    const int col = half ? (index_ - whole_) % 2 * (tile_n / 2) : 0;
     // The tile's group lies ahead, 32 groups at a time.
     for (unsigned passed = kAllLanes; passed == kAllLanes;) {
       const int probe = group_ + 1 + static_cast<int>(threadIdx.x % 32);
-      passed = __ballot_sync(kAllLanes, probe <= params_.groups && table_.tiles[min(probe, kMaxGroups)] * params_.tiles_n <= index_);
+      passed = __ballot_sync(kAllLanes, probe <= params_.groups && table_.tiles[min(probe, kMaxGroups)] * params_.tiles_n <= index);
       group_ += __popc(passed);
     }
     const int before = table_.tiles[group_];
     const Tile place =
-        tile_at(index_ - before * params_.tiles_n, table_.tiles[group_ + 1] - before, params_.tiles_n, params_.raster_group, params_.raster_along_m);
+        tile_at(index - before * params_.tiles_n, table_.tiles[group_ + 1] - before, params_.tiles_n, params_.raster_group, params_.raster_along_m);
     const int2 rows = table_.rows[group_];
-    tile = {rows.x + place.row * tile_m, place.col * tile_n, rows.y, group_};
+    tile = {rows.x + place.row * tile_m, place.col * tile_n + col, rows.y, group_, half};
     index_ += gridDim.x;
     return true;
   }
@@ -73,6 +86,8 @@ class GroupScheduler {
   const Params& params_;
   const GroupTable& table_;
   int index_;
+  int whole_;  // tiles taken whole
+  int end_;    // those and the halves
   int group_ = 0;
 };
 
@@ -80,6 +95,7 @@ template <Config kConfigValue>
 struct Grouped {
   static constexpr Config kConfig = kConfigValue;
   static constexpr bool kColumnScales = false;
+  static constexpr bool kHalves = kConfig.halves();
   static constexpr bool kInterleaved = true;
   static constexpr bool kRagged = true;
   static constexpr bool kAnyRow = true;
@@ -91,7 +107,7 @@ struct Grouped {
     GroupTable groups;
   };
   using Tile = GroupedTile;
-  using Scheduler = GroupScheduler;
+  using Scheduler = GroupScheduler<kHalves>;
 
   __device__ static Scheduler scheduler(const Params& params, const Shared& shared) { return Scheduler(params, shared.groups); }
   __device__ static BlockRange blocks(const Params& params, const Shared&, const Tile&) { return {0, params.k_blocks}; }
