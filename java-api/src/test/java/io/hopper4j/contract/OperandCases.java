@@ -40,12 +40,22 @@ import io.hopper4j.gemm.MaskedGemmSpec;
 import io.hopper4j.moe.BiasUpdateOperands;
 import io.hopper4j.moe.BiasUpdatePlan;
 import io.hopper4j.moe.BiasUpdateSpec;
+import io.hopper4j.moe.CombineOperands;
+import io.hopper4j.moe.CombinePlan;
+import io.hopper4j.moe.CombineSpec;
+import io.hopper4j.moe.DispatchOperands;
+import io.hopper4j.moe.DispatchPlan;
+import io.hopper4j.moe.DispatchSpec;
+import io.hopper4j.moe.ExpertGroup;
+import io.hopper4j.moe.ExpertGroupSpec;
 import io.hopper4j.moe.GateOperands;
 import io.hopper4j.moe.GatePlan;
 import io.hopper4j.moe.GateSpec;
+import io.hopper4j.moe.MoeLayout;
 import io.hopper4j.moe.PermuteOperands;
 import io.hopper4j.moe.PermutePlan;
 import io.hopper4j.moe.PermuteSpec;
+import io.hopper4j.moe.Rendezvous;
 import io.hopper4j.moe.UnpermuteOperands;
 import io.hopper4j.moe.UnpermutePlan;
 import io.hopper4j.moe.UnpermuteSpec;
@@ -99,6 +109,8 @@ final class OperandCases<T extends Tensor> {
                 this::biasUpdate,
                 this::permute,
                 this::unpermute,
+                this::dispatch,
+                this::combine,
                 this::merge,
                 this::schedule,
                 this::decode,
@@ -125,7 +137,7 @@ final class OperandCases<T extends Tensor> {
                     new float[(int) plan.workspaceBytes()],
                     plan.workspaceBytes()));
         }
-        return new OperandCase<>(operation, plan, all, bind);
+        return new OperandCase<>(operation, plan, null, all, bind);
     }
 
     // ---- elements and pieces ----
@@ -562,6 +574,141 @@ final class OperandCases<T extends Tensor> {
                         x.get("x"), x.get("places"), x.get("weights"), x.get("residual"), x.get("out"))));
     }
 
+    // ---- a group of one rank ----
+
+    private ExpertGroup<T> group(final boolean latency, final DType rowType) {
+        final int tokens = (int) below(6);
+        final int hidden = (rowType == DType.BF16 ? 8 : 16) * (int) below(20);
+        final ExpertGroupSpec spec = ExpertGroupSpec.of(1, (int) below(6), (int) below(3), hidden, tokens)
+                .withRows(rowType)
+                .withLatencyTokens(latency ? tokens : 0);
+        return kernels().openGroup(spec, Rendezvous.inProcess(1).getFirst());
+    }
+
+    private OperandCase<T> dispatch() {
+        final boolean latency = random.nextInt(3) == 0;
+        final DType rowType = latency ? DType.BF16 : either(DType.BF16, DType.F8_E4M3);
+        final ExpertGroup<T> group = group(latency, rowType);
+        final DType in = rowType == DType.BF16 ? rowType : either(DType.BF16, rowType);
+        final boolean byExpert = latency || random.nextBoolean();
+        final DispatchSpec spec = latency
+                ? DispatchSpec.latency(group.spec(), in)
+                : DispatchSpec.of(group.spec(), in)
+                        .withLayout(byExpert ? MoeLayout.EXPERT : MoeLayout.RANK)
+                        .withAlignment(1 << random.nextInt(4));
+        final DispatchPlan<T> plan = group.plan(spec);
+        final long m = spec.maxTokens();
+        final long hidden = spec.group().hidden();
+        final long local = spec.group().experts();
+        final long out = plan.outRows();
+        final boolean scaled = rowType == DType.F8_E4M3;
+        return new OperandCase<>(
+                "moe_dispatch",
+                plan,
+                group,
+                List.of(
+                        rows("x", in, normal(m, hidden), m, hidden),
+                        wanted(
+                                in == DType.F8_E4M3,
+                                columns("xScales", scales(m, blocks(hidden)), m, blocks(hidden))
+                                        .with(Kind.COLUMNS, 1)),
+                        routed(spec),
+                        packed(
+                                "weights",
+                                DType.F32,
+                                normal(m, spec.group().topK()),
+                                m,
+                                spec.group().topK()),
+                        Operand.of(
+                                Kind.BYTES,
+                                "handle",
+                                DType.U8,
+                                1,
+                                new float[(int) plan.handleBytes()],
+                                plan.handleBytes()),
+                        maybe(packed("received", DType.I32, null, 2)),
+                        wanted(
+                                byExpert,
+                                latency
+                                        ? rows("out", rowType, null, local, out, hidden)
+                                                .with(Kind.EVEN_ROWS, 8)
+                                        : rows("out", rowType, null, out, hidden)
+                                                .with(Kind.ANY_ROWS, 16 / rowType.size())),
+                        wanted(
+                                byExpert && scaled,
+                                columns("outScales", null, out, blocks(hidden)).with(Kind.COLUMNS, 1)),
+                        wanted(
+                                byExpert,
+                                latency
+                                        ? packed("expertRows", DType.I32, null, local)
+                                        : packed("expertRows", DType.I32, null, local, 2))),
+                x -> plan.bind(new DispatchOperands<>(
+                        x.get("x"),
+                        x.get("xScales"),
+                        x.get("experts"),
+                        x.get("weights"),
+                        x.get("handle"),
+                        x.get("received"),
+                        x.get("out"),
+                        x.get("outScales"),
+                        x.get("expertRows"))));
+    }
+
+    private Operand routed(final DispatchSpec spec) {
+        final long m = spec.maxTokens();
+        final int topK = spec.group().topK();
+        return packed("experts", DType.I32, numbers(m * topK, -1, spec.group().experts()), m, topK);
+    }
+
+    private OperandCase<T> combine() {
+        final ExpertGroup<T> group = group(false, DType.BF16);
+        final DispatchSpec sent = DispatchSpec.of(group.spec(), DType.BF16).withLayout(MoeLayout.EXPERT);
+        final boolean residual = random.nextBoolean();
+        final CombinePlan<T> plan = group.plan(CombineSpec.of(sent).withResidual(residual));
+        final long m = sent.maxTokens();
+        final long hidden = sent.group().hidden();
+        final Sent handle = sent(group, sent);
+        return new OperandCase<>(
+                "moe_combine",
+                plan,
+                group,
+                List.of(
+                        Operand.of(Kind.BYTES, "handle", DType.U8, 1, handle.bytes(), handle.bytes().length),
+                        rows("x", DType.BF16, normal(handle.rows(), hidden), handle.rows(), hidden)
+                                .with(Kind.ANY_ROWS, 8),
+                        wanted(residual, rows("residual", DType.BF16, normal(m, hidden), m, hidden)),
+                        rows("out", DType.BF16, null, m, hidden)),
+                x -> plan.bind(new CombineOperands<>(x.get("handle"), x.get("x"), x.get("residual"), x.get("out"))));
+    }
+
+    /** What a dispatch leaves for the combine behind it. */
+    @SuppressWarnings("ArrayRecordComponent") // nobody compares these records
+    private record Sent(float[] bytes, long rows) {}
+
+    private Sent sent(final ExpertGroup<T> group, final DispatchSpec spec) {
+        final long m = spec.maxTokens();
+        final ExpertGroupSpec of = group.spec();
+        try (DispatchPlan<T> plan = group.plan(spec)) {
+            final Operand experts = routed(spec);
+            final T handle = backend.allocate(TensorSpec.packed(DType.U8, plan.handleBytes()));
+            final T x = backend.filled(TensorSpec.packed(DType.BF16, m, of.hidden()), 1);
+            final DispatchOperands<T> operands = DispatchOperands.of(
+                            x,
+                            null,
+                            backend.put(backend.hostTensor(experts.layout(null), experts.elements())),
+                            backend.filled(TensorSpec.packed(DType.F32, m, of.topK()), 0.5f),
+                            handle)
+                    .withOut(
+                            backend.allocate(TensorSpec.packed(DType.BF16, plan.outRows(), of.hidden())),
+                            null,
+                            backend.allocate(TensorSpec.packed(DType.I32, of.experts(), 2)));
+            try (Launch launch = plan.bind(operands)) {
+                launch.launch(backend.stream());
+                return new Sent(backend.get(handle).toFloats(), plan.outRows());
+            }
+        }
+    }
+
     // ---- attention ----
 
     private OperandCase<T> merge() {
@@ -603,6 +750,7 @@ final class OperandCases<T extends Tensor> {
         return new OperandCase<>(
                 "mla_schedule",
                 plan,
+                null,
                 List.of(
                         packed("lengths", DType.I32, lengths(spec), b),
                         maybe(packed("qTokens", DType.I32, numbers(b, 0, spec.sQ() + 1), b)),

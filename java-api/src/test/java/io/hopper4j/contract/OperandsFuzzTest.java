@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
 import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
 import io.hopper4j.Launch;
+import io.hopper4j.OpSpec;
 import io.hopper4j.Stream;
 import io.hopper4j.Tensor;
 import io.hopper4j.TensorSpec;
@@ -18,7 +19,9 @@ import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.SplittableRandom;
+import java.util.TreeSet;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
 
@@ -32,6 +35,7 @@ abstract class OperandsFuzzTest<T extends Tensor> {
     private static final byte POISON = (byte) 0xFF;
 
     private final Tally tally;
+    private final Set<String> operations = new TreeSet<>();
 
     OperandsFuzzTest(final String backend) {
         this.tally = new Tally("operands of " + backend);
@@ -278,6 +282,7 @@ abstract class OperandsFuzzTest<T extends Tensor> {
     private void round(final SplittableRandom random) {
         try (Backend<T> backend = open()) {
             final OperandCase<T> called = new OperandCases<>(backend, random).any();
+            operations.add(called.operation());
             try {
                 final Map<String, float[]> expected = run(backend, called, place(backend, called, null));
                 tally.addRight();
@@ -292,7 +297,7 @@ abstract class OperandsFuzzTest<T extends Tensor> {
             } catch (final RuntimeException | AssertionError e) {
                 throw new AssertionError(called.plan().spec().toString(), e);
             } finally {
-                called.plan().close();
+                called.close();
             }
         }
     }
@@ -307,6 +312,8 @@ abstract class OperandsFuzzTest<T extends Tensor> {
             }
         }
         tally.print();
+        // Each that a spec is for, and the schedule of a decode.
+        assertThat(operations).as("operations").hasSize(OpSpec.class.getPermittedSubclasses().length + 1);
         for (final String kind : List.of(
                 "type", "shape", "strides", "null", "forbidden", "closed memory", "stream", "rows", "closed plan")) {
             assertThat(tally.refused(kind)).as("refused: " + kind).isPositive();
@@ -340,7 +347,7 @@ abstract class OperandsFuzzTest<T extends Tensor> {
                             IllegalArgumentException.class,
                             () -> bind(called, new HashMap<>()),
                             "gemm: out"));
-            called.plan().close();
+            called.close();
         }
     }
 }
