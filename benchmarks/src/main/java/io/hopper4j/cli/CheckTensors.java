@@ -42,6 +42,12 @@ final class CheckTensors implements AutoCloseable {
         return file.names().contains(name) ? tensor(name, rank, types) : null;
     }
 
+    /** {@return the tensor, which then must have this shape, or null where the file has none of this name} */
+    @Nullable
+    HostTensor optional(final String name, final long[] shape, final DType... types) throws SafeTensorsException {
+        return file.names().contains(name) ? tensor(name, shape, types) : null;
+    }
+
     HostTensor tensor(final String name, final int rank, final DType... types) throws SafeTensorsException {
         if (!file.names().contains(name)) {
             throw new Misfit("%s: tensor \"%s\": missing; the file has %s".formatted(path, name, file.names()));

@@ -36,14 +36,14 @@ record MlaCacheWriteCase(MlaCacheWriteSpec spec, long tokens, long seed) impleme
     private static final int SAMPLED = 400;
 
     /** Where an FP8 token has its scales and its rope part. */
-    private static final int SCALES = 512;
+    static final int SCALES = 512;
 
-    private static final int ROPE = 528;
+    static final int ROPE = 528;
 
     /** Half a unit of BF16, and a few of F32 of what was added up. */
-    private static final double BF16_BOUND = 0x1p-8;
+    static final double BF16_BOUND = 0x1p-8;
 
-    private static final double F32_BOUND = 0x1p-20;
+    static final double F32_BOUND = 0x1p-20;
 
     /** {@return a case with {@code batch} requests and {@code tokens} tokens spread over them} */
     static MlaCacheWriteCase of(

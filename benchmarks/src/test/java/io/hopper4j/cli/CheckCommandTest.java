@@ -4,12 +4,10 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
-import io.hopper4j.Kernels;
-import io.hopper4j.Launch;
-import io.hopper4j.Plan;
 import io.hopper4j.Scaled;
 import io.hopper4j.Scaling;
-import io.hopper4j.Stream;
+import io.hopper4j.attention.MlaCacheFormat;
+import io.hopper4j.attention.MlaCacheWriteOperands;
 import io.hopper4j.attention.MlaDecodeOperands;
 import io.hopper4j.attention.MlaDecodeSpec;
 import io.hopper4j.gemm.GroupedGemmPlan;
@@ -38,95 +36,18 @@ import io.hopper4j.quant.SwigluQuantizeSpec;
 import io.hopper4j.reference.BlockQuantization;
 import io.hopper4j.reference.BlockScaledProduct;
 import io.hopper4j.reference.FusedQuantization;
+import io.hopper4j.reference.LatentCacheWriting;
 import io.hopper4j.reference.MatrixProduct;
 import io.hopper4j.reference.MlaMerge;
 import io.hopper4j.reference.PagedLatentAttention;
 import java.io.IOException;
-import java.io.PrintWriter;
-import java.io.StringWriter;
-import java.lang.foreign.Arena;
-import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
-import java.util.function.Function;
-import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
-import picocli.CommandLine;
 
 /** Right outputs are judged right, a planted fault is found where it was planted. */
-final class CheckCommandTest {
-    @TempDir
-    private Path folder;
-
-    private final Arena arena = Arena.ofShared();
-    private final SplitMix64 random = new SplitMix64(20261125);
-
-    @AfterEach
-    void close() {
-        arena.close();
-    }
-
-    private record Answer(int status, String out, String err) {}
-
-    private static Answer run(final List<String> arguments) {
-        final StringWriter out = new StringWriter();
-        final StringWriter err = new StringWriter();
-        final CommandLine command =
-                Main.commandLine().setOut(new PrintWriter(out)).setErr(new PrintWriter(err));
-        final int status = command.execute(arguments.toArray(String[]::new));
-        return new Answer(status, out.toString(), err.toString());
-    }
-
-    private static Answer check(final String operation, final Files files, final String... more) {
-        final List<String> arguments = new ArrayList<>(List.of(
-                "check",
-                "--op",
-                operation,
-                "--inputs",
-                files.inputs().toString(),
-                "--output",
-                files.output().toString()));
-        arguments.addAll(List.of(more));
-        return run(arguments);
-    }
-
-    private record Files(Path inputs, Path output) {}
-
-    private Files files(final SafeTensorsFile inputs, final SafeTensorsFile output) throws IOException {
-        return new Files(
-                inputs.write(folder.resolve("in.safetensors")), output.write(folder.resolve("theirs.safetensors")));
-    }
-
-    /** Twice the element, or another value where it is 0. */
-    private static void plant(final HostTensor tensor, final long... index) {
-        final float value = tensor.getFloat(index);
-        tensor.setFloat(value == 0 || !Float.isFinite(value) ? 1 : 2 * value, index);
-    }
-
-    private void assertJudged(
-            final String operation,
-            final SafeTensorsFile inputs,
-            final SafeTensorsFile output,
-            final HostTensor planted,
-            final String name,
-            final long... index)
-            throws IOException {
-        final Answer right = check(operation, files(inputs, output));
-        assertThat(right.err()).isEmpty();
-        assertThat(right.out()).endsWith("verdict: within the bounds" + System.lineSeparator());
-        assertThat(right.status()).isZero();
-        plant(planted, index);
-        final Answer wrong = check(operation, files(inputs, output));
-        assertThat(wrong.status()).isEqualTo(1);
-        assertThat(wrong.out())
-                .contains(name + ": ")
-                .contains("at " + java.util.Arrays.toString(index).replace(" ", "") + ": got")
-                .endsWith("verdict: NOT within the bounds" + System.lineSeparator());
-    }
-
+final class CheckCommandTest extends CheckTesting {
     @Test
     void shouldJudgeProducts() throws IOException {
         final Scaled<HostTensor> a = HostData.randomQuantized(arena, random, Scaling.ACTIVATION_1X128, 33, 272);
@@ -150,6 +71,23 @@ final class CheckCommandTest {
     }
 
     @Test
+    void shouldJudgeProductsThatLeaveQuantised() throws IOException {
+        final Scaled<HostTensor> a = HostData.randomQuantized(arena, random, Scaling.ACTIVATION_1X128, 33, 272);
+        final Scaled<HostTensor> b = HostData.randomQuantized(arena, random, Scaling.WEIGHT_128X128, 144, 272);
+        for (final ScaleKind kind : ScaleKind.values()) {
+            final Scaled<HostTensor> d = HostData.quantized(arena, Scaling.ACTIVATION_1X128, 33, 144);
+            BlockScaledProduct.multiply(a, b, d, kind);
+            final SafeTensorsFile inputs =
+                    quantized(a, b).withMetadata("scale_kind", kind == ScaleKind.F32 ? "f32" : "power_of_two");
+            final SafeTensorsFile output =
+                    new SafeTensorsFile().with("d", d.values()).with("d_scales", d.scales());
+            assertJudged("gemm", inputs, output, d.values(), "d", 32, 143);
+            BlockScaledProduct.multiply(a, b, d, kind);
+            assertJudged("gemm", inputs, output, d.scales(), "d_scales", 7, 1);
+        }
+    }
+
+    @Test
     void shouldJudgeQuantisation() throws IOException {
         final HostTensor x = HostTensor.allocate(arena, DType.BF16, 40, 200);
         HostData.fillForQuantization(x, random);
@@ -169,30 +107,6 @@ final class CheckCommandTest {
                     "scales",
                     0,
                     1);
-        }
-    }
-
-    private HostTensor ints(final long... values) {
-        final HostTensor tensor = HostTensor.allocate(arena, DType.I32, values.length);
-        for (int i = 0; i < values.length; i++) {
-            tensor.setFloat((float) values[i], i);
-        }
-        return tensor;
-    }
-
-    private HostTensor normal(final DType type, final long rows, final long cols) {
-        final HostTensor tensor = HostTensor.allocate(arena, type, rows, cols);
-        HostData.fillWithNormal(tensor, random);
-        return tensor;
-    }
-
-    private static <P extends Plan> void run(
-            final Function<Kernels<HostTensor>, P> plan, final Function<P, Launch> bind) {
-        try (Kernels<HostTensor> kernels = Kernels.reference();
-                Stream stream = kernels.openStream();
-                P planned = plan.apply(kernels);
-                Launch launch = bind.apply(planned)) {
-            launch.launch(stream);
         }
     }
 
@@ -470,6 +384,85 @@ final class CheckCommandTest {
         assertThat(check("mla_decode", files, "--set", "window=49").status())
                 .as("another window")
                 .isEqualTo(1);
+    }
+
+    @Test
+    void shouldJudgeDecodingOfFp8() throws IOException {
+        for (final MlaCacheFormat format : List.of(MlaCacheFormat.FP8_BLOCKS, MlaCacheFormat.FP8_TOKEN)) {
+            final MlaDecodeCase shape = MlaDecodeCase.of(
+                    MlaDecodeSpec.of(5, 16, 1, 1, 1).withCacheFormat(format), List.of(70, 3), 0, false, false, 1);
+            final MlaDecodeOperands<HostTensor> x = shape.operands(arena, random);
+            PagedLatentAttention.decode(shape.spec(), x, 2);
+            final SafeTensorsFile inputs = new SafeTensorsFile()
+                    .with("q", x.q())
+                    .with("cache", x.cache())
+                    .with("block_table", x.blockTable())
+                    .with("lengths", x.lengths())
+                    .withMetadata("format", name(format));
+            final SafeTensorsFile output =
+                    new SafeTensorsFile().with("out", x.out()).with("lse", x.lse());
+            assertJudged("mla_decode", inputs, output, x.lse(), "lse", 1, 4, 0);
+        }
+    }
+
+    private static String name(final MlaCacheFormat format) {
+        return format == MlaCacheFormat.FP8_TOKEN ? "fp8_token" : "fp8_blocks";
+    }
+
+    @Test
+    void shouldJudgeWritingOfCaches() throws IOException {
+        for (final MlaCacheFormat format : MlaCacheFormat.values()) {
+            final MlaCacheWriteCase shape =
+                    MlaCacheWriteCase.of(format, ScaleKind.POWER_OF_TWO, true, 16, 3, 40, 20, 1);
+            final MlaCacheWriteOperands<HostTensor> x = shape.operands(arena);
+            final long tokens = shape.spec().maxTokens();
+            LatentCacheWriting.write(shape.spec(), x, tokens);
+            final SafeTensorsFile inputs = new SafeTensorsFile()
+                    .with("in", x.in())
+                    .with("weight", x.weight())
+                    .with("rope", x.rope())
+                    .with("positions", x.positions())
+                    .with("requests", java.util.Objects.requireNonNull(x.requests()))
+                    .with("block_table", x.blockTable())
+                    .withMetadata("format", name(format))
+                    .withMetadata("scale_kind", "power_of_two");
+            final SafeTensorsFile output = new SafeTensorsFile().with("cache", x.cache());
+            final LatentCacheWriting.Place place = LatentCacheWriting.place(shape.spec(), x, 4);
+            final boolean isBf16 = format == MlaCacheFormat.BF16;
+            // A code of the latent, then an exponent of what was turned.
+            plantInCache(inputs, output, x.cache(), "cache, latent", place, 17, 17);
+            plantInCache(inputs, output, x.cache(), "cache, turned", place, 3, isBf16 ? 515 : 528 + 2 * 3 + 1);
+            if (!isBf16) {
+                plantInCache(inputs, output, x.cache(), "cache, scales", place, 0, 515);
+                final long behind = format == MlaCacheFormat.FP8_BLOCKS ? 0 : 517;
+                if (behind > 0) {
+                    plantInCache(inputs, output, x.cache(), "cache, bytes behind the scales", place, behind, behind);
+                }
+            }
+        }
+    }
+
+    /** Changes an element of a token for one check: of BF16, or the top bits of a byte. */
+    private void plantInCache(
+            final SafeTensorsFile inputs,
+            final SafeTensorsFile output,
+            final HostTensor cache,
+            final String measure,
+            final LatentCacheWriting.Place place,
+            final long named,
+            final long element)
+            throws IOException {
+        final long[] at = {place.page(), place.slot(), element};
+        assertThat(check("mla_cache_write", files(inputs, output)).status()).isZero();
+        final float before = cache.getFloat(at);
+        cache.setFloat(cache.dtype() == DType.BF16 ? before + 8 : (int) before ^ 0x20, at);
+        final Answer wrong = check("mla_cache_write", files(inputs, output));
+        cache.setFloat(before, at);
+        assertThat(wrong.status()).isEqualTo(1);
+        assertThat(wrong.out().lines().filter(line -> line.startsWith(measure + ": ")))
+                .singleElement()
+                .asString()
+                .contains("at [%d,%d,%d]: got".formatted(place.page(), place.slot(), named));
     }
 
     @Test
