@@ -42,7 +42,8 @@ final class CheckOperations {
                         CheckFused.all(),
                         CheckProducts.all(),
                         CheckAttention.all(),
-                        CheckRouting.all())
+                        CheckRouting.all(),
+                        CheckExchange.all())
                 .flatMap(List::stream)
                 .toList();
     }

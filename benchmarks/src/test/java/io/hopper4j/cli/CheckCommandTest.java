@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import io.hopper4j.DType;
 import io.hopper4j.HostTensor;
+import io.hopper4j.OpSpec;
 import io.hopper4j.Scaled;
 import io.hopper4j.Scaling;
 import io.hopper4j.attention.MlaCacheFormat;
@@ -523,5 +524,35 @@ final class CheckCommandTest extends CheckTesting {
                 run(List.of("check", "--describe", operation.names().getLast()));
         assertThat(answer.status()).isZero();
         assertThat(answer.out()).contains(operation.inputs()).contains(operation.outputs());
+    }
+
+    /** An operation that the kernels have can be judged. */
+    @Test
+    void shouldJudgeEveryOperation() {
+        final java.util.Set<String> judged = new java.util.HashSet<>();
+        CheckOperations.all().forEach(operation -> judged.addAll(operation.names()));
+        assertThat(judged)
+                .contains(
+                        "quantize",
+                        "dequantize",
+                        "swiglu_quantize",
+                        "rmsnorm_quantize",
+                        "transpose_quantize",
+                        "gemm",
+                        "gemm_grouped",
+                        "gemm_masked",
+                        "gemm_k_grouped",
+                        "gemm_bf16",
+                        "gemm_bf16_grouped",
+                        "mla_decode",
+                        "mla_merge",
+                        "mla_cache_write",
+                        "moe_gate",
+                        "moe_bias_update",
+                        "moe_permute",
+                        "moe_unpermute",
+                        "moe_dispatch",
+                        "moe_combine")
+                .hasSizeGreaterThanOrEqualTo(OpSpec.class.getPermittedSubclasses().length);
     }
 }
