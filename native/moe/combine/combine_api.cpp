@@ -56,9 +56,9 @@ struct CombineLaunch final : h4j_launch {
   void fill(Params& p, const h4j_moe_combine_args& args) const {
     p.handle = pointer<const uint8_t>(args.handle);
     p.x = pointer<const uint8_t>(args.x);
-    p.x_pitch = args.x_ld * 2;
+    p.x_pitch = plan.spec.layout == H4J_LAYOUT_EXPERT ? args.x_ld * 2 : 0;
     p.residual = plan.spec.residual != 0 ? pointer<const uint8_t>(args.residual) : nullptr;
-    p.residual_pitch = args.residual_ld * 2;
+    p.residual_pitch = plan.spec.residual != 0 ? args.residual_ld * 2 : 0;
     p.out = pointer<uint8_t>(args.out);
     p.out_pitch = args.out_ld * 2;
     p.start = plan.spec.half != H4J_FINISH;

@@ -96,12 +96,12 @@ struct DispatchLaunch final : h4j_launch {
     if (plan.expert_layout) {
       require_address(kOperation, "out", args.out, 16);
       require_ld(kOperation, "out_ld", args.out_ld, shape.hidden, shape.fp8 ? 16 : 8);
+      if (!plan.latency) require_range(kOperation, "out_rows", args.out_rows, 0, kMaxExtent);
       if (shape.fp8) {
         require_address(kOperation, "out_scales", args.out_scales, 4);
         require_ld(kOperation, "out_scales_ld", args.out_scales_ld, plan.latency ? shape.latency_rows() : args.out_rows, 1);
       }
       require_address(kOperation, "expert_rows", args.expert_rows, 4);
-      if (!plan.latency) require_range(kOperation, "out_rows", args.out_rows, 0, kMaxExtent);
     }
     const bool start = plan.spec.half != H4J_FINISH;
     const bool finish = plan.spec.half != H4J_START;
@@ -118,7 +118,7 @@ struct DispatchLaunch final : h4j_launch {
       p.handle_at = latency_handle(shape);
       p.received = pointer<int32_t>(args.received);
       p.out = pointer<uint8_t>(args.out);
-      p.out_pitch = args.out_ld * (shape.fp8 ? 1 : 2);
+      p.out_pitch = plan.expert_layout ? args.out_ld * (shape.fp8 ? 1 : 2) : 0;
       p.out_scales = pointer<float>(args.out_scales);
       p.out_scales_ld = args.out_scales_ld;
       p.expert_rows = pointer<int32_t>(args.expert_rows);
@@ -141,7 +141,7 @@ struct DispatchLaunch final : h4j_launch {
       p.received = pointer<int32_t>(args.received);
       p.fault = fault;
       p.out = pointer<uint8_t>(args.out);
-      p.out_pitch = args.out_ld * (shape.fp8 ? 1 : 2);
+      p.out_pitch = plan.expert_layout ? args.out_ld * (shape.fp8 ? 1 : 2) : 0;
       p.out_rows = args.out_rows;
       p.out_scales = pointer<float>(args.out_scales);
       p.out_scales_ld = args.out_scales_ld;

@@ -124,6 +124,7 @@ constexpr Type type_of() {
 // One kind of launch that a plan makes.
 struct Binding {
   const char* operation = "";
+  const char* bound_to = "device";  // the argument of `bind` that a launch runs on
   size_t args_size = 0;
   std::vector<Field> fields = {};
   std::function<h4j_status(const h4j_plan*, h4j_device*, const void*, h4j_launch**, h4j_error*)> bind;
@@ -136,11 +137,15 @@ struct Operation {
   size_t spec_size = 0;
   std::vector<Field> fields = {};
   std::function<h4j_status(const h4j_device_info*, const void*, h4j_plan**, h4j_error*)> plan;
-  // The field that gives the rows of a launch, whose largest is the spec's; none where a launch has one row.
+  // The field that gives the rows of a launch, whose largest is the spec's; none where a launch has one row, or where `most_rows` says how many.
   const char* rows = "";
+  std::function<int64_t(const void* spec)> most_rows = {};
+  // Whether kernels can run on any memory. Those that believe what another launch has written are bound on a GPU, not run.
+  std::function<bool(const void* spec)> runs_alone = {};
   // Fields that are blamed where each field is right and several together are not, such as sizes whose product is too large.
   std::vector<const char*> blamed_together = {};
   std::vector<Binding> bindings = {};  // none: only plans are made
+  std::function<void()> close = {};    // gives back what `bind` keeps open on a device
 };
 
 template <class Spec>

@@ -532,9 +532,10 @@ class Fuzz : public ::testing::Test {
         std::find_if(operation.fields.begin(), operation.fields.end(), [&](const Field& field) { return std::string(field.name) == operation.rows; });
     const bool has_rows = *operation.rows != 0;
     ASSERT_EQ(has_rows, rows_field != operation.fields.end()) << operation.rows;
-    const int64_t rows = has_rows ? read(spec.data(), *rows_field) : 1;
+    const int64_t rows = operation.most_rows ? operation.most_rows(spec.data()) : has_rows ? read(spec.data(), *rows_field) : 1;
     // Kernels believe a schedule, which only another launch writes rightly: on a GPU what needs one is bound, not launched.
-    if (stand_in_ || (info.schedule_bytes == 0 && info.workspace_bytes <= slot_bytes_)) {
+    const bool runs_alone = info.schedule_bytes == 0 && (!operation.runs_alone || operation.runs_alone(spec.data()));
+    if (stand_in_ || (runs_alone && info.workspace_bytes <= slot_bytes_)) {
       for (const int64_t used : {int64_t{-1}, random_.between(0, rows), rows}) {
         expect_ok("launch", [&](h4j_error* error) { return h4j_launch_run(launch, on.stream, used, error); });
       }
@@ -551,7 +552,8 @@ class Fuzz : public ::testing::Test {
     h4j_launch* none = nullptr;
     expect_blamed(binding.operation, "plan", "no plan",
                   [&](h4j_error* error) { return binding.bind(nullptr, on.device, args.data(), &none, error); });
-    expect_blamed(binding.operation, "device", "no device", [&](h4j_error* error) { return binding.bind(plan, nullptr, args.data(), &none, error); });
+    expect_blamed(binding.operation, binding.bound_to, "nothing to run on",
+                  [&](h4j_error* error) { return binding.bind(plan, nullptr, args.data(), &none, error); });
     expect_blamed(binding.operation, "launch", "no output",
                   [&](h4j_error* error) { return binding.bind(plan, on.device, args.data(), nullptr, error); });
     expect_blamed(binding.operation, "launch", "no launch", [&](h4j_error* error) { return binding.rebind(nullptr, args.data(), error); });
@@ -693,6 +695,9 @@ class FuzzGpu : public Fuzz {
 
   void TearDown() override {
     expect_settled(opened_);
+    for (const Operation& operation : operations()) {
+      if (operation.close) operation.close();
+    }
     expect_ok("free", [&](h4j_error* error) { return h4j_memory_free(opened_.stream, base_, error); });
     expect_ok("close", [&](h4j_error* error) { return h4j_stream_close(opened_.stream, error); });
     expect_ok("close", [&](h4j_error* error) { return h4j_device_close(opened_.device, error); });
