@@ -77,12 +77,14 @@ final class SanitizeScriptTest {
         assertThat(answer.out()
                         .lines()
                         .map(line -> line.replaceAll(", \\d+ s", "")
+                                .replaceAll("in \\d+ s", "in some s")
                                 .replaceAll(" +", " ")
                                 .strip()))
                 .containsExactly(
                         "suite memcheck racecheck initcheck synccheck",
                         "GemmGpu ok, 2 tests ok, 2 tests ok, 2 tests ok, 2 tests",
                         "RingGpu ok, 2 tests ok, 2 tests ok, 2 tests ok, 2 tests",
+                        "sanitize: 8 cells in some s, 4 at a time",
                         "sanitize: nothing found");
         assertThat(answer.status()).isZero();
         assertThat(Files.readAllLines(home.resolve("called")))
@@ -103,10 +105,26 @@ final class SanitizeScriptTest {
     }
 
     @Test
+    void shouldFailWhereASuiteTakesTooLong() throws IOException, InterruptedException {
+        sanitizer(0);
+        executable("tests", """
+                #!/bin/sh
+                case "$*" in
+                  *--gtest_list_tests*) printf 'GemmGpu.\\n  A\\n' ;;
+                  *) exec sleep 20 ;;
+                esac
+                """);
+        final Answer answer = run("--tool", "memcheck", "--limit", "1");
+        assertThat(answer.status()).isEqualTo(1);
+        assertThat(answer.out()).contains("NOT DONE in 1 s").contains("sanitize: FOUND something, or not done");
+    }
+
+    @Test
     void shouldSayWhatIsWrongWithItsArguments() throws IOException, InterruptedException {
         sanitizer(0);
         assertThat(run("--tool", "leakcheck").out()).contains("--tool: got leakcheck, need one of memcheck racecheck");
         assertThat(run("--suites").status()).isEqualTo(2);
+        assertThat(run("--jobs", "0").out()).contains("--jobs and --limit: got 0, need a number above 0");
         Files.delete(home.resolve("tools/compute-sanitizer"));
         assertThat(run()).satisfies(answer -> {
             assertThat(answer.status()).isEqualTo(2);
