@@ -578,7 +578,7 @@ final class ViewsFuzzTest {
 
     @Test
     void shouldGiveOrRefuseEveryView() {
-        rounds(Fuzz.times(100_000));
+        Tally.quietly(() -> rounds(Fuzz.times(100_000)));
         tally.print();
         assertThat(tally.right()).as("right").isGreaterThan(tally.refused());
         for (final String kind : List.of(

@@ -305,9 +305,8 @@ final class LifetimeStress<T extends Tensor> {
         launch.launch(stream);
         graph.launch(stream);
         stream.synchronize();
-        final List<AutoCloseable> open = new ArrayList<>(List.of(graph, launch, event, tensors, plan, stream));
         // Whatever the order, closing until nothing is refused ends with everything closed.
-        java.util.Collections.shuffle(open, new java.util.Random(turn));
+        final List<AutoCloseable> open = ordered(turn, graph, launch, event, tensors, plan, stream);
         for (int pass = 0; !open.isEmpty(); pass++) {
             if (pass > 6) {
                 throw new AssertionError("cannot be closed: " + open);
@@ -321,5 +320,15 @@ final class LifetimeStress<T extends Tensor> {
                 }
             });
         }
+    }
+
+    /** The objects in one of all orders; so many turns as there are orders go through all. */
+    private static List<AutoCloseable> ordered(final int turn, final AutoCloseable... objects) {
+        final List<AutoCloseable> left = new ArrayList<>(List.of(objects));
+        final List<AutoCloseable> order = new ArrayList<>();
+        for (int rest = turn; !left.isEmpty(); rest /= left.size() + 1) {
+            order.add(left.remove(rest % left.size()));
+        }
+        return order;
     }
 }

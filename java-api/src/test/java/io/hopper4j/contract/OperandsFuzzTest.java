@@ -304,19 +304,23 @@ abstract class OperandsFuzzTest<T extends Tensor> {
 
     @Test
     void shouldComputeOrRefuseEveryCall() {
-        for (long round = 0; tally.right() + tally.refused() < Fuzz.times(calls()); round++) {
-            try {
-                round(Fuzz.random(round));
-            } catch (final RuntimeException | AssertionError e) {
-                throw new AssertionError("hopper4j.fuzz.seed=" + (Fuzz.seed() + round), e);
-            }
-        }
+        Tally.quietly(this::rounds);
         tally.print();
         // Each that a spec is for, and the schedule of a decode.
         assertThat(operations).as("operations").hasSize(OpSpec.class.getPermittedSubclasses().length + 1);
         for (final String kind : List.of(
                 "type", "shape", "strides", "null", "forbidden", "closed memory", "stream", "rows", "closed plan")) {
             assertThat(tally.refused(kind)).as("refused: " + kind).isPositive();
+        }
+    }
+
+    private void rounds() {
+        for (long round = 0; tally.right() + tally.refused() < Fuzz.times(calls()); round++) {
+            try {
+                round(Fuzz.random(round));
+            } catch (final RuntimeException | AssertionError e) {
+                throw new AssertionError("hopper4j.fuzz.seed=" + (Fuzz.seed() + round), e);
+            }
         }
     }
 

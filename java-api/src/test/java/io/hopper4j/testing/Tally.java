@@ -1,5 +1,8 @@
 package io.hopper4j.testing;
 
+import java.io.ByteArrayOutputStream;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.stream.Collectors;
@@ -38,6 +41,29 @@ public final class Tally {
     /** {@return how many calls of a kind were refused} */
     public long refused(final String kind) {
         return refused.getOrDefault(kind, 0L);
+    }
+
+    /**
+     * Runs a test in which nobody may print.
+     *
+     * @throws AssertionError if something was printed
+     */
+    @SuppressWarnings("DefaultCharset") // what a program prints by default is what is looked for
+    public static void quietly(final Runnable test) {
+        final PrintStream out = System.out;
+        final PrintStream err = System.err;
+        final ByteArrayOutputStream printed = new ByteArrayOutputStream();
+        try (PrintStream kept = new PrintStream(printed, true, StandardCharsets.UTF_8)) {
+            System.setOut(kept);
+            System.setErr(kept);
+            test.run();
+        } finally {
+            System.setOut(out);
+            System.setErr(err);
+        }
+        if (printed.size() > 0) {
+            throw new AssertionError("printed: " + printed.toString(StandardCharsets.UTF_8));
+        }
     }
 
     /** Prints the seed and the counts. */
