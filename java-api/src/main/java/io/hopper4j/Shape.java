@@ -15,7 +15,9 @@ public final class Shape {
         long product = 1;
         boolean empty = false;
         for (final long dim : dims) {
-            Arguments.require(dim >= 0, "shape", Arrays.toString(dims), "sizes of at least 0");
+            if (dim < 0) {
+                throw Arguments.bad("shape", this, "sizes of at least 0");
+            }
             if (dim == 0) {
                 empty = true;
             } else {

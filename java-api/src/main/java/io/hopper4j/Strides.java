@@ -13,7 +13,9 @@ public final class Strides {
     private Strides(final long[] steps) {
         this.steps = steps;
         for (final long step : steps) {
-            Arguments.require(step >= 0, "strides", Arrays.toString(steps), "steps of at least 0");
+            if (step < 0) {
+                throw Arguments.bad("strides", this, "steps of at least 0");
+            }
         }
     }
 

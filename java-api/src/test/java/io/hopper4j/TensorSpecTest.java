@@ -103,13 +103,13 @@ final class TensorSpecTest {
     void shouldRefuseNegativeAndOverflowingSizes() {
         assertThatIllegalArgumentException()
                 .isThrownBy(() -> Shape.of(3, -1))
-                .withMessage("shape: got [3, -1], need sizes of at least 0");
+                .withMessage("shape: got [3,-1], need sizes of at least 0");
         assertThatIllegalArgumentException()
                 .isThrownBy(() -> Shape.of(1L << 40, 1L << 40))
                 .withMessage("shape: got 1099511627776 * 1099511627776, need a product below 2^63");
         assertThatIllegalArgumentException()
                 .isThrownBy(() -> Strides.of(1, -2))
-                .withMessage("strides: got [1, -2], need steps of at least 0");
+                .withMessage("strides: got [1,-2], need steps of at least 0");
         assertThatIllegalArgumentException()
                 .isThrownBy(() -> TensorSpec.packed(DType.I64, 1L << 61))
                 .withMessage("tensor: bytes: got 2305843009213693952 * 8, need a product below 2^63");

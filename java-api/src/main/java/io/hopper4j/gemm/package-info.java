@@ -1,4 +1,4 @@
-/** Dense matrix multiplication of FP8 matrices with block scales: what is computed, its plan, and how exact it is. */
+/** Products of matrices, dense, in batches and by groups, of FP8 with block scales or of BF16: what is computed, plans and launches, and how exact they are. */
 @NullMarked
 package io.hopper4j.gemm;
 

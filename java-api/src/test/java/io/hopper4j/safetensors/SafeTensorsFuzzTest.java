@@ -184,7 +184,7 @@ final class SafeTensorsFuzzTest {
     @Test
     void shouldReadOrRefuseAMillionFiles() throws IOException {
         final List<byte[]> corpus = corpus();
-        assertThat(corpus).as("files of the corpus").hasSize(8);
+        assertThat(corpus).as("files of the corpus").hasSize(10);
         final long inputs = Fuzz.times(1_000_000);
         final Tally tally = new Tally("safetensors headers");
         for (long i = 0; i < inputs; i++) {
