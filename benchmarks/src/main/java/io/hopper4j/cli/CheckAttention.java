@@ -25,6 +25,9 @@ import java.util.List;
 final class CheckAttention {
     private static final long SEED = 20261125;
 
+    private static final String FORMAT =
+            "format         of FP8 tokens, 512 E4M3, 16 bytes of F32 scales, 64 BF16: fp8_blocks (if not given), four scales, or fp8_token, one";
+
     private CheckAttention() {}
 
     static List<CheckOperation> all() {
@@ -35,7 +38,7 @@ final class CheckAttention {
                         List.of(
                                 "q              [batch, s_q, heads, 576] BF16",
                                 "cache          [pages, page_size, 576] BF16, or [pages, page_size, 656] U8 of FP8 tokens",
-                                "format         of FP8 tokens: fp8_blocks (if not given), four scales a token, or fp8_token, one",
+                                FORMAT,
                                 "block_table    [batch, width] I32",
                                 "lengths        [batch] I32, the tokens of the query included",
                                 "q_tokens       [batch] I32: query tokens in use; may be missing: all",
@@ -66,7 +69,7 @@ final class CheckAttention {
                                 "positions      [tokens] I32 or I64; -1: padding",
                                 "requests       [tokens] I32; may be missing: tokens in order, request_tokens of each",
                                 "block_table    [batch, width] I32",
-                                "format         of FP8 tokens: fp8_blocks (if not given), four scales a token, or fp8_token, one",
+                                FORMAT,
                                 "scale_kind     f32 (if not given) or power_of_two, of FP8 tokens",
                                 "request_tokens 1 if not given",
                                 "eps            " + RmsNormQuantizeSpec.DEEPSEEK_V3_EPS + " if not given"),

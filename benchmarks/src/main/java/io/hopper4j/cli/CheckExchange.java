@@ -27,7 +27,7 @@ final class CheckExchange {
     private static final String IDS = "ids          [ranks, tokens, top_k] I32: experts over all ranks; -1: none";
     private static final String COUNTS = "counts       [ranks] I32: tokens in use of each rank; may be missing: all";
     private static final String EXPERTS = "experts      how many there are on all ranks; must be given";
-    private static final String ALIGNMENT = "alignment    1 if not given: each expert's first row is a multiple";
+    private static final String ALIGNMENT = "alignment    1 if not given: each expert's first row is a multiple of it";
 
     private CheckExchange() {}
 
@@ -43,7 +43,7 @@ final class CheckExchange {
                                 COUNTS,
                                 EXPERTS,
                                 "rank         whose rows they are, 0 if not given",
-                                "layout       expert (if not given): rows by expert, rank and token; rank: one for each token, by rank and token; latency: as expert, ranks x tokens places for each",
+                                "layout       expert (if not given): rows by expert, rank and token; rank: one for each token, by rank and token; latency: as expert, with ranks x tokens places for each",
                                 ALIGNMENT,
                                 CheckQuantized.SCALE_KIND + ", where BF16 rows arrive as F8_E4M3"),
                         List.of(

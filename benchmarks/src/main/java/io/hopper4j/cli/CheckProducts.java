@@ -47,7 +47,7 @@ final class CheckProducts {
                                 A_SCALES,
                                 "b            [N, K] F8_E4M3",
                                 "b_scales     [ceil(N/128), ceil(K/128)] F32",
-                                "c            [M, N] of the type of d; may be missing, must where d is F8_E4M3",
+                                "c            [M, N] of the type of d; may be missing; must be where d is F8_E4M3",
                                 CheckQuantized.SCALE_KIND + ", where d is F8_E4M3"),
                         List.of(
                                 "d            [M, N] BF16, F32 or F8_E4M3",
@@ -276,6 +276,9 @@ final class CheckProducts {
             final Scaled<HostTensor> b,
             final long budget)
             throws IOException {
+        if (inputs.optional("c", 2, DType.BF16, DType.F32) != null) {
+            throw inputs.misfit("c", "a tensor", "none, as d is F8_E4M3");
+        }
         final ScaleKind kind = CheckQuantized.scaleKind(inputs);
         final CheckQuantized errors = new CheckQuantized(kind, theirs, List.of("d", "d_scales"), a.rows(), b.rows());
         final GemmTolerance sums = GemmTolerance.of(DType.F32);

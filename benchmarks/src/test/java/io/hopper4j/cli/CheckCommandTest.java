@@ -85,6 +85,9 @@ final class CheckCommandTest extends CheckTesting {
             assertJudged("gemm", inputs, output, d.values(), "d", 32, 143);
             BlockScaledProduct.multiply(a, b, d, kind);
             assertJudged("gemm", inputs, output, d.scales(), "d_scales", 7, 1);
+            assertThat(check("gemm", files(inputs.with("c", normal(DType.BF16, 33, 144)), output))
+                            .err())
+                    .contains("tensor \"c\": got a tensor, need none, as d is F8_E4M3");
         }
     }
 
