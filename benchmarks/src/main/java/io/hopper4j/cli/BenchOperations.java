@@ -43,6 +43,7 @@ final class BenchOperations {
             new GateBench(),
             new ExpertRowsBench(false),
             new ExpertRowsBench(true),
+            new ExpertLayerBench(),
             new ExpertGroupBench(ExpertGroupBench.Part.DISPATCH),
             new ExpertGroupBench(ExpertGroupBench.Part.DISPATCH_EXPERT),
             new ExpertGroupBench(ExpertGroupBench.Part.DISPATCH_LATENCY),
