@@ -11,7 +11,7 @@ namespace {
 
 constexpr const char* kOperation = "moe_dispatch";
 // Copies to experts' rows want more warps than sending; with all SMs they hold the sending up.
-constexpr int kExpertCtas = 80;
+constexpr int kExpertCtas = 96;
 // Items one after another; for a few tokens the start of so many CTAs costs more than it gains.
 constexpr int kLatencyCtas = 128;
 constexpr int kFewTokens = 16;

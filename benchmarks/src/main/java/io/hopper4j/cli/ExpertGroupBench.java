@@ -129,7 +129,7 @@ final class ExpertGroupBench implements BenchOperation {
                 shapes.add(shape(4096, BF16, 24));
             }
             case DISPATCH_EXPERT -> {
-                for (final long sms : new long[] {80, 64}) {
+                for (final long sms : new long[] {96, 64}) {
                     shapes.add(shape(4096, FP8, sms));
                 }
             }
