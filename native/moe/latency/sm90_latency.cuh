@@ -1,9 +1,8 @@
 // Dispatch and combine of a few tokens, where the time of a wait is what counts: no barrier, data carry their own flags.
 //
-// Nobody waits who is waited for: in dispatch some CTAs send rows and the others the routing, which is awaited first, before they receive; senders receive too where
-// there are more rows than the others have warps. In combine every warp sends its part and then receives. What needs no epoch, the loads of what is sent first above
-// all, comes while the epoch is on its way. A buffer is written again two epochs later; that is safe because each call waits for a word of every rank (routing, or
-// combine's hello), so no rank is more than one call ahead of another.
+// In dispatch some CTAs only send, the others only receive; in combine every warp sends its part and then receives, and asks for the rows that it sends first while
+// the epoch is on its way: nobody waits who is waited for. A buffer is written again two epochs later; that is safe because each call waits for a word of every rank
+// (routing, or combine's hello), so no rank is more than one call ahead of another.
 #pragma once
 
 #include "moe/combine/bf16_sum.cuh"
@@ -15,32 +14,16 @@ namespace h4j::moe {
 
 // ---- Dispatch, sending
 
-// Names the first expert number that does not exist. Every thread that has met one finds the same, and the first report counts.
-__device__ __noinline__ void tell_bad_expert(const LatencyDispatchParams& p) {
-  for (int i = 0;; ++i) {
-    const int expert = __ldg(p.experts + i);
-    if (expert >= -1 && expert < p.group.shape.experts) continue;
-    tile::report_fault(p.fault, i, expert, -1, p.group.shape.experts - 1);
-    return;
-  }
-}
-
-// Experts and weights of all tokens to every rank: entry 0 holds the count of tokens, then [tokens][top_k]. The sending of them, by `routers` CTAs, eight lanes a
-// line.
-struct RoutingSender {
-  const LatencyDispatchParams& p;
-  int router, routers;
-
-  __device__ int first() const { return router * (kThreads / 8) + static_cast<int>(threadIdx.x) / 8; }
-  __device__ int lines() const { return (p.tokens * p.group.shape.top_k + kEntriesPerLine) / kEntriesPerLine; }
-
-  // This lane's piece of a line, not sealed.
-  __device__ uint4 piece_of(int line) const {
-    const Shape& shape = p.group.shape;
-    const int piece = threadIdx.x % 8;
-    const int entries = 1 + p.tokens * shape.top_k;
+// Experts and weights of all tokens to every rank: entry 0 holds the count of tokens, then [tokens][top_k].
+__device__ inline void send_routing(const LatencyDispatchParams& p, uint32_t epoch) {
+  const Group& group = p.group;
+  const Shape& shape = group.shape;
+  const int piece = threadIdx.x % 8;
+  const int entries = 1 + p.tokens * shape.top_k;
+  const int lines = (entries + kEntriesPerLine - 1) / kEntriesPerLine;
+  const int64_t target = group.offsets.routing + (static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.routing_lines() * kLineBytes;
+  for (int line = blockIdx.x * (kThreads / 8) + threadIdx.x / 8; line < lines; line += p.senders * (kThreads / 8)) {
     uint32_t words[4] = {};
-    bool bad = false;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int entry = line * kEntriesPerLine + piece * 2 + i;
@@ -48,33 +31,20 @@ struct RoutingSender {
         words[0] = static_cast<uint32_t>(p.tokens);
       } else if (entry < entries && !(piece == 7 && i == 1)) {
         // An expert has a slot for each token, so one that a token names again is left out.
-        const int named = __ldg(p.experts + entry - 1);
-        int expert = named;
+        int expert = __ldg(p.experts + entry - 1);
         for (int k = 1; k <= (entry - 1) % shape.top_k; ++k) {
-          if (__ldg(p.experts + entry - 1 - k) == named) expert = -1;
+          if (__ldg(p.experts + entry - 1 - k) == __ldg(p.experts + entry - 1)) expert = -1;
         }
-        bad = bad || named < -1 || named >= shape.experts;
         words[2 * i] = static_cast<uint32_t>(expert);
         words[2 * i + 1] = p.weights != nullptr ? __float_as_uint(__ldg(p.weights + entry - 1)) : 0;
       }
     }
-    if (bad) tell_bad_expert(p);
-    return make_uint4(words[0], words[1], words[2], words[3]);
-  }
-
-  // `early` is the thread's piece of its first line.
-  __device__ void send(uint32_t epoch, uint4 early) const {
-    const Group& group = p.group;
-    const Shape& shape = group.shape;
-    const int64_t target = group.offsets.routing + (static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.routing_lines() * kLineBytes;
-    for (int line = first(); line < lines(); line += routers * (kThreads / 8)) {
-      const uint4 value = sealed(line == first() ? early : piece_of(line), epoch);
-      for (int rank = 0; rank < shape.ranks; ++rank) {
-        if (takes_part(group, rank)) put_line(group.peers[rank] + target + line * kLineBytes + threadIdx.x % 8 * 16, value);
-      }
+    const uint4 value = sealed(make_uint4(words[0], words[1], words[2], words[3]), epoch);
+    for (int rank = 0; rank < shape.ranks; ++rank) {
+      if (takes_part(group, rank)) put_line(group.peers[rank] + target + line * kLineBytes + piece * 16, value);
     }
   }
-};
+}
 
 // Values, then scales, of a segment of a row in shared memory.
 __device__ inline void stage_segment(const LatencyDispatchParams& p, int token, int segment, uint8_t* staged) {
@@ -122,40 +92,25 @@ __device__ inline void stage_segment(const LatencyDispatchParams& p, int token, 
   __syncwarp();
 }
 
-// Destinations of a token as bits. The whole warp calls it.
-__device__ inline uint64_t destinations(const LatencyDispatchParams& p, int token) {
-  const Shape& shape = p.group.shape;
-  const int lane = threadIdx.x % 32;
-  const int expert = lane < shape.top_k ? __ldg(p.experts + token * shape.top_k + lane) : -1;
-  uint32_t low = 0;
-  uint32_t high = 0;
-  if (static_cast<unsigned>(expert) < static_cast<unsigned>(shape.experts)) {
-    const int rank = rank_of(p.group, expert);
-    if (takes_part(p.group, rank)) (rank < 32 ? low : high) = 1u << rank % 32;
-  }
-  return __reduce_or_sync(0xffffffffu, low) | static_cast<uint64_t>(__reduce_or_sync(0xffffffffu, high)) << 32;
-}
-
-// A sending warp's first segment.
-__device__ inline int first_segment(const LatencyDispatchParams& p) {
-  return static_cast<int>(blockIdx.x) + p.senders * static_cast<int>(threadIdx.x / 32);
-}
-
-// The first segment is staged already, and its destinations are known.
-__device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t epoch, uint8_t* staged, uint64_t ranks) {
+__device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t epoch, uint8_t* staged) {
   const Group& group = p.group;
   const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
   const int piece = lane % 8;
-  const int step = p.senders * kWarps;
   auto* handle_ranks = reinterpret_cast<uint64_t*>(p.handle + p.handle_at.ranks);
-  for (int item = first_segment(p); item < p.tokens * kDispatchSegments; item += step) {
+  for (int item = blockIdx.x + p.senders * (threadIdx.x / 32); item < p.tokens * kDispatchSegments; item += p.senders * kWarps) {
     const int token = item / kDispatchSegments;
     const int segment = item % kDispatchSegments;
-    if (item >= step) {
-      stage_segment(p, token, segment, staged);
-      ranks = destinations(p, token);
+    const int expert = lane < shape.top_k ? __ldg(p.experts + token * shape.top_k + lane) : -1;
+    stage_segment(p, token, segment, staged);  // while the experts are on their way
+    // Destinations as bits, a lane an expert.
+    uint32_t low = 0;
+    uint32_t high = 0;
+    if (static_cast<unsigned>(expert) < static_cast<unsigned>(shape.experts)) {
+      const int rank = rank_of(group, expert);
+      if (takes_part(group, rank)) (rank < 32 ? low : high) = 1u << rank % 32;
     }
+    const uint64_t ranks = __reduce_or_sync(0xffffffffu, low) | static_cast<uint64_t>(__reduce_or_sync(0xffffffffu, high)) << 32;
     if (segment == 0 && lane == 0) handle_ranks[token] = ranks;
     const int64_t target =
         group.offsets.lines + (((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens + token) * shape.row_lines() +
@@ -176,17 +131,17 @@ __device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t ep
 
 // ---- Dispatch, receiving
 
-// The one CTA that fills the handle.
-__device__ inline bool is_first_receiver(const LatencyDispatchParams& p) { return static_cast<int>(blockIdx.x) == p.senders; }
-
-// Every entry's local expert in shared memory, which holds kNoExpert before, in order of source rank, token and k. False: lost.
-__device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t epoch, uint16_t* entries, int32_t* tokens) {
+// Every entry's local expert in shared memory, in order of source rank, token and k. False: lost.
+__device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t epoch, int receiver, uint16_t* entries, int32_t* tokens) {
   const Group& group = p.group;
   const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int piece = lane % 8;
   const int per_source = shape.latency_tokens * shape.top_k;
+  for (int i = threadIdx.x; i < shape.ranks * per_source; i += kThreads) entries[i] = kNoExpert;
+  if (threadIdx.x < shape.ranks) tokens[threadIdx.x] = 0;
+  __syncthreads();
   auto* weights = reinterpret_cast<float*>(p.handle + p.handle_at.weights);
   bool lost = false;
   // Warps share the lines of a source where there are more warps than sources.
@@ -232,7 +187,7 @@ __device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t 
           const int local = static_cast<int>(words[2 * i]) - shape.first_expert();
           const bool here = static_cast<unsigned>(local) < static_cast<unsigned>(shape.local_experts());
           entries[source * per_source + entry - 1] = here ? static_cast<uint16_t>(local) : kNoExpert;
-          if (is_first_receiver(p)) weights[source * per_source + entry - 1] = __uint_as_float(words[2 * i + 1]);
+          if (receiver == 0) weights[source * per_source + entry - 1] = __uint_as_float(words[2 * i + 1]);
         }
       }
     }
@@ -254,10 +209,11 @@ struct Places {
   }
 };
 
-// `before` holds zeros.
 __device__ inline void place_entries(const LatencyDispatchParams& p, const Places& places, int total, bool tells) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
+  for (int i = threadIdx.x; i < kWarps * places.experts; i += kThreads) places.before[i] = 0;
+  __syncthreads();
   uint16_t* counts = places.before + warp * places.experts;
   for (int base = warp * places.range; base < min(total, (warp + 1) * places.range); base += 32) {
     const uint16_t expert = base + lane < total ? places.entries[base + lane] : kNoExpert;
@@ -284,81 +240,17 @@ __device__ inline void place_entries(const LatencyDispatchParams& p, const Place
   __syncthreads();
 }
 
-// A warp's part of the rows that come: items of all sources side by side, so that warps are busy whatever the sources' counts. Those who only receive have the
-// first items, senders the next.
-struct Receiver {
-  static constexpr int kAtOnce = 4;  // lines a lane waits for at once
-  const LatencyDispatchParams& p;
-  uint32_t epoch;
-
-  __device__ int first() const {
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    const int receivers = static_cast<int>(gridDim.x) - p.senders;
-    const int receiver = static_cast<int>(blockIdx.x) - p.senders;
-    return receiver >= 0 ? receiver + receivers * warp : receivers * kWarps + first_segment(p);
-  }
-  __device__ int end() const { return static_cast<int>(p.group.shape.latency_rows()) * kDispatchSegments; }
-  // Whether any warp of this CTA has an item.
-  __device__ bool is_needed() const {
-    const int receivers = static_cast<int>(gridDim.x) - p.senders;
-    return static_cast<int>(blockIdx.x) >= p.senders || receivers * kWarps + static_cast<int>(blockIdx.x) < end();
-  }
-  __device__ const uint8_t* lines_of(int item) const {
-    const Shape& shape = p.group.shape;
-    const int64_t row = static_cast<int64_t>(epoch % 2) * shape.ranks * shape.latency_tokens + item / kDispatchSegments;
-    return p.group.peers[shape.rank] + p.group.offsets.lines +
-           (row * shape.row_lines() + item % kDispatchSegments * shape.segment_lines()) * kLineBytes;
-  }
-  __device__ bool is_wanted(int line) const { return line < p.group.shape.segment_lines(); }
-  // The first lines of the first item as they are now.
-  __device__ void look(uint4 (&values)[kAtOnce]) const {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int line = lane / 8 + 4 * i;
-      values[i] = first() < end() && is_wanted(line) ? get_line(lines_of(first()) + line * kLineBytes + lane % 8 * 16) : make_uint4(0, 0, 0, 0);
-    }
-  }
-  // False: lost.
-  __device__ bool receive(int item, int source, const uint4 (&early)[kAtOnce], uint8_t* staged) const {
-    const int lane = threadIdx.x % 32;
-    const int piece = lane % 8;
-    const uint8_t* lines = lines_of(item);
-    for (int line0 = lane / 8; line0 < p.group.shape.segment_lines() + lane / 8; line0 += 4 * kAtOnce) {
-      const auto line_of = [&](int i) { return line0 + 4 * i; };
-      uint4 values[kAtOnce];
-      bool there = item == first() && line0 < 4;
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        values[i] = early[i];
-        there = there && (piece != 7 || !is_wanted(line_of(i)) || is_sealed(early[i], epoch));
-      }
-      if (!__all_sync(0xffffffffu, there) &&
-          !await_lines(
-              p.group, Phase::kLines, epoch, [&](int i) { return is_wanted(line_of(i)) ? lines + line_of(i) * kLineBytes : nullptr; },
-              [&](int) { return source; }, values)) {
-        return false;
-      }
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        if (!is_wanted(line_of(i))) continue;
-        auto* payload = reinterpret_cast<uint2*>(staged + line_of(i) * kLinePayload + piece * 16);
-        payload[0] = make_uint2(values[i].x, values[i].y);
-        if (piece != 7) payload[1] = make_uint2(values[i].z, values[i].w);
-      }
-    }
-    return true;
-  }
-};
-
-__device__ inline void receive_segments(const Receiver& receiver, const Places& places, const int32_t* tokens,
-                                        const uint4 (&early)[Receiver::kAtOnce], uint8_t* staged) {
-  const LatencyDispatchParams& p = receiver.p;
-  const Shape& shape = p.group.shape;
+__device__ inline void receive_segments(const LatencyDispatchParams& p, uint32_t epoch, int receiver, int receivers, const Places& places,
+                                        const int32_t* tokens, uint8_t* staged) {
+  const Group& group = p.group;
+  const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const int piece = lane % 8;
   const int capacity = static_cast<int>(shape.latency_rows());
   auto* handle_rows = reinterpret_cast<int32_t*>(p.handle + p.handle_at.rows);
-  for (int item = receiver.first(); item < receiver.end(); item += static_cast<int>(gridDim.x) * kWarps) {
+  // Items of all sources side by side, so that warps are busy whatever the sources' counts.
+  for (int item = receiver + receivers * warp; item < capacity * kDispatchSegments; item += receivers * kWarps) {
     const int row = item / kDispatchSegments;  // source * latency_tokens + token
     const int segment = item % kDispatchSegments;
     const int source = row / shape.latency_tokens;
@@ -373,7 +265,29 @@ __device__ inline void receive_segments(const Receiver& receiver, const Places& 
     if (segment == 0 && lane < shape.top_k) handle_rows[row * shape.top_k + lane] = place;
     const unsigned copies = __ballot_sync(0xffffffffu, place >= 0);
     if (copies == 0) continue;
-    if (!receiver.receive(item, source, early, staged)) return;
+
+    const uint8_t* lines =
+        group.peers[shape.rank] + group.offsets.lines +
+        ((static_cast<int64_t>(epoch % 2) * shape.ranks * shape.latency_tokens + row) * shape.row_lines() + segment * shape.segment_lines()) *
+            kLineBytes;
+    constexpr int kAtOnce = 4;
+    for (int line0 = lane / 8; line0 < shape.segment_lines() + lane / 8; line0 += 4 * kAtOnce) {
+      const auto line_of = [&](int i) { return line0 + 4 * i; };
+      const auto is_wanted = [&](int i) { return line_of(i) < shape.segment_lines(); };
+      uint4 values[kAtOnce];
+      if (!await_lines(
+              group, Phase::kLines, epoch, [&](int i) { return is_wanted(i) ? lines + line_of(i) * kLineBytes : nullptr; },
+              [&](int) { return source; }, values)) {
+        return;
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (!is_wanted(i)) continue;
+        auto* payload = reinterpret_cast<uint2*>(staged + line_of(i) * kLinePayload + piece * 16);
+        payload[0] = make_uint2(values[i].x, values[i].y);
+        if (piece != 7) payload[1] = make_uint2(values[i].z, values[i].w);
+      }
+    }
     __syncwarp();
     const int width = shape.fp8 ? 1 : 2;
     const int first = segment * shape.segment_blocks() * kScaleBlock;
@@ -404,45 +318,32 @@ __global__ __launch_bounds__(kThreads, 1) void latency_dispatch_kernel(const __g
   __shared__ int32_t tokens[kMaxRanks];
   const Group& group = p.group;
   const Shape& shape = group.shape;
+  Counter& counter = group.state->channel[group.channel].latency_dispatch;
+  const uint32_t epoch = begin_call(group, counter, p.finish != 0, [] {});
+  if (epoch == 0) return;
   const int64_t entry_bytes = latency_entry_bytes(shape);
+  const int64_t piece_bytes = latency_piece_bytes(shape);
   auto* entries = reinterpret_cast<uint16_t*>(shared);
   auto* within = reinterpret_cast<uint16_t*>(shared + entry_bytes);
   auto* before = reinterpret_cast<uint16_t*>(shared + 2 * entry_bytes);
-  uint8_t* staged = shared + 2 * entry_bytes + latency_count_bytes(shape) + threadIdx.x / 32 * latency_piece_bytes(shape);
-  const int total = static_cast<int>(shape.latency_rows()) * shape.top_k;
-  const bool sends = static_cast<int>(blockIdx.x) < p.senders;
-  const bool receives = p.finish && Receiver{p, 0}.is_needed();
-  const int others = static_cast<int>(gridDim.x) - p.senders;
-  const bool routes = p.start && (others == 0 || !sends);
-  const RoutingSender routing{p, sends ? static_cast<int>(blockIdx.x) : static_cast<int>(blockIdx.x) - p.senders, others == 0 ? p.senders : others};
-  uint4 first_line = make_uint4(0, 0, 0, 0);
-  uint64_t ranks = 0;
-  const uint32_t epoch = begin_call(group, group.state->channel[group.channel].latency_dispatch, p.finish != 0, [&] {
-    if (routes && routing.first() < routing.lines()) first_line = routing.piece_of(routing.first());
-    if (sends && first_segment(p) < p.tokens * kDispatchSegments) {
-      ranks = destinations(p, first_segment(p) / kDispatchSegments);
-      stage_segment(p, first_segment(p) / kDispatchSegments, first_segment(p) % kDispatchSegments, staged);
+  uint8_t* staged = shared + 2 * entry_bytes + latency_count_bytes(shape) + threadIdx.x / 32 * piece_bytes;
+  if (static_cast<int>(blockIdx.x) < p.senders) {
+    send_routing(p, epoch);
+    send_segments(p, epoch, staged);
+    if (static_cast<int>(blockIdx.x) == p.senders - 1) check_experts(p.experts, p.tokens * shape.top_k, shape.experts, p.fault);
+  } else {
+    const int receiver = static_cast<int>(blockIdx.x) - p.senders;
+    const int receivers = static_cast<int>(gridDim.x) - p.senders;
+    if (!receive_routing(p, epoch, receiver, entries, tokens)) return;
+    if (receiver == 0 && threadIdx.x < shape.ranks) {
+      reinterpret_cast<int32_t*>(p.handle + p.handle_at.tokens)[threadIdx.x] = tokens[threadIdx.x];
+      if (p.received != nullptr) p.received[threadIdx.x] = tokens[threadIdx.x];
     }
-    if (!receives) return;
-    for (int i = threadIdx.x; i < total; i += kThreads) entries[i] = kNoExpert;
-    for (int i = threadIdx.x; i < kWarps * shape.experts_per_rank; i += kThreads) before[i] = 0;
-    if (threadIdx.x < shape.ranks) tokens[threadIdx.x] = 0;
-  });
-  if (epoch == 0) return;
-  if (routes) routing.send(epoch, first_line);
-  if (sends) send_segments(p, epoch, staged, ranks);
-  if (!receives || !receive_routing(p, epoch, entries, tokens)) return;
-  const Receiver receiver{p, epoch};
-  uint4 early[Receiver::kAtOnce];
-  receiver.look(early);
-  const bool tells = is_first_receiver(p);
-  if (tells && threadIdx.x < shape.ranks) {
-    reinterpret_cast<int32_t*>(p.handle + p.handle_at.tokens)[threadIdx.x] = tokens[threadIdx.x];
-    if (p.received != nullptr) p.received[threadIdx.x] = tokens[threadIdx.x];
+    const int total = static_cast<int>(shape.latency_rows()) * shape.top_k;
+    const Places places{entries, within, before, (total + 32 * kWarps - 1) / (32 * kWarps) * 32, shape.experts_per_rank};
+    place_entries(p, places, total, receiver == 0);
+    receive_segments(p, epoch, receiver, receivers, places, tokens, staged);
   }
-  const Places places{entries, within, before, (total + 32 * kWarps - 1) / (32 * kWarps) * 32, shape.experts_per_rank};
-  place_entries(p, places, total, tells);
-  receive_segments(receiver, places, tokens, early, staged);
 }
 
 // ---- Combine. A line holds 60 elements; lane 8i + j of a warp has elements 8j.. of line i, the last lane four of them.
