@@ -489,7 +489,9 @@ final class ExpertGroupBench implements BenchOperation {
                                 DType.BF16, operands.out().shape().toArray()));
                 this.sums = arena.allocate(
                         DType.BF16, call.maxTokens(), call.group().hidden());
-                fillReturned();
+                if (part.back) {
+                    fillReturned();
+                }
                 this.dispatch = there.bind(operands);
                 this.combine = back.bind(
                         new CombineOperands<>(operands.handle(), operands.out() == null ? null : returned, null, sums));
