@@ -285,7 +285,7 @@ def fp8_cache(values, scales_per_token):
     padded = torch.zeros(len(values), 4)
     padded[:, :scales_per_token] = scales[:, :, 0]
     stored = torch.cat([codes.view(len(values), -1).view(torch.uint8), padded.view(torch.uint8), rope.view(torch.uint8)], dim=1)
-    return stored, torch.cat([(codes.float() * scales).view(len(values), -1).to(torch.bfloat16), rope], dim=1)
+    return stored, torch.cat([(codes.float() * scales).view(len(values), -1), rope.float()], dim=1)
 
 
 def decode(scales_per_token=0, page_sizes=(1, 16, 64)):

@@ -60,8 +60,7 @@ typedef int32_t h4j_dtype;
 #define H4J_SCALE_F32 0
 #define H4J_SCALE_POWER_OF_TWO 1 /* F32 values that are powers of two, so each is also a UE8M0 value */
 
-/* How a token of 576 values, a latent of 512 and a rope part of 64, lies in a paged cache of MLA. A value of an FP8 latent is its E4M3 times its scale in F32,
- * rounded to BF16. */
+/* How a token of 576 values, a latent of 512 and a rope part of 64, lies in a paged cache of MLA. A value of an FP8 latent is its E4M3 times its scale. */
 #define H4J_MLA_CACHE_BF16 0       /* 1152 bytes: 576 BF16, the latent first */
 #define H4J_MLA_CACHE_FP8_BLOCKS 1 /* 656 bytes: 0..511 latent as E4M3, 512..527 four F32 scales, of 128 values each, 528..655 rope part as 64 BF16 */
 #define H4J_MLA_CACHE_FP8_TOKEN 2  /* 656 bytes: 0..511 latent as E4M3, 512..515 its F32 scale, 516..527 zero, 528..655 rope part as 64 BF16 */

@@ -36,18 +36,19 @@ struct Plan final : h4j_plan {
     require_range(kOperation, "max_length", spec.max_length, 0, INT32_MAX / 2);
     require_range(kOperation, "pages", spec.pages, 1, INT32_MAX);
     require_range(kOperation, "cache_format", spec.cache_format, H4J_MLA_CACHE_BF16, H4J_MLA_CACHE_FP8_TOKEN);
-    if (decode_shared_memory() > device.shared_memory_per_block) {
-      fail(H4J_UNSUPPORTED, kOperation, "device.shared_memory_per_block", format("%d", device.shared_memory_per_block),
-           format("at least %d", decode_shared_memory()));
-    }
     row_tiles = static_cast<int>(ceil_div(int64_t{spec.s_q} * spec.heads, kRows));
     const int sms = usable_sms(kOperation, device, spec.sm_budget);
     layout = {std::max(sms / row_tiles, 1), static_cast<int>(spec.max_batch)};
     const Source source = fp8() ? Source::kFp8 : spec.page_size < kSmallestBox ? Source::kTokens : Source::kBoxes;
-    instance = &find_instance(source);
+    instance = &find_instance(source, std::min(spec.s_q * spec.heads, kRows));
+    const int shared_memory = instance->kernel.shared_memory;
+    if (shared_memory > device.shared_memory_per_block) {
+      fail(H4J_UNSUPPORTED, kOperation, "device.shared_memory_per_block", format("%d", device.shared_memory_per_block),
+           format("at least %d", shared_memory));
+    }
     info.grid = layout.parts * row_tiles;
     info.block = kThreads;
-    info.shared_memory = decode_shared_memory();
+    info.shared_memory = shared_memory;
     info.workspace_bytes = lse_bytes() + layout.max_splits() * row_tiles * kRows * kValueDim * 4;
     info.schedule_bytes = round_up(layout.size() * 4, 256);
     std::snprintf(info.kernel, sizeof info.kernel, "%s", instance->name);
@@ -121,7 +122,7 @@ struct DecodeLaunch final : h4j_launch {
   DecodeLaunch(const Plan& made_from, const h4j_device& opened, const h4j_mla_decode_args& args)
       : h4j_launch(kOperation, opened),
         plan(made_from),
-        decode(plan.instance->stub, opened, decode_shared_memory()),
+        decode(plan.instance->kernel.stub, opened, plan.instance->kernel.shared_memory),
         combine(combine_stub(), opened, 0) {
     max_rows = plan.spec.max_batch;
     params.bad_page = fault_site(opened, kOperation, "block_table");
@@ -164,6 +165,8 @@ struct DecodeLaunch final : h4j_launch {
     if (plan.instance->source == Source::kBoxes) {
       bound.cache = describe(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, std::min(spec.page_size, kBlock), "cache");
     }
+    bound.q_rows = reinterpret_cast<const uint8_t*>(args.q);
+    bound.q_row_bytes = args.q_ld * 2;
     const int element = plan.fp8() ? 1 : 2;
     bound.tokens = reinterpret_cast<const uint8_t*>(args.cache);
     bound.page_bytes = args.cache_page_ld * element;

@@ -5,8 +5,7 @@ namespace h4j::mla {
 
 static_assert(sizeof(SharedStorage) <= 232448, "Q, two blocks of the cache and the exchange of the groups must fit the shared memory of a CTA");
 
-const void* mla_decode_bf16_stub() { return reinterpret_cast<const void*>(&decode_kernel<Source::kBoxes>); }
-const void* mla_decode_bf16_tokens_stub() { return reinterpret_cast<const void*>(&decode_kernel<Source::kTokens>); }
-int decode_shared_memory() { return sizeof(SharedStorage); }
+KernelCode mla_decode_bf16_kernel() { return {reinterpret_cast<const void*>(&decode_kernel<Source::kBoxes>), sizeof(SharedStorage)}; }
+KernelCode mla_decode_bf16_tokens_kernel() { return {reinterpret_cast<const void*>(&decode_kernel<Source::kTokens>), sizeof(SharedStorage)}; }
 
 }  // namespace h4j::mla

@@ -8,13 +8,14 @@
 
 namespace h4j::mla {
 
-const Instance& find_instance(Source source) {
+const Instance& find_instance(Source source, int rows) {
   static const Instance instances[] = {
-#define H4J_MLA_DECODE_INSTANCE(name, source) {#name, Source::source, name##_stub()},
+#define H4J_MLA_DECODE_INSTANCE(name, source, rows) {#name, Source::source, rows, name##_kernel()},
 #include "attention/mla_decode/instances.def"
 #undef H4J_MLA_DECODE_INSTANCE
   };
-  return *std::find_if(std::begin(instances), std::end(instances), [&](const Instance& instance) { return instance.source == source; });
+  return *std::find_if(std::begin(instances), std::end(instances),
+                       [&](const Instance& instance) { return instance.source == source && instance.rows >= rows; });
 }
 
 const void* schedule_stub() { return reinterpret_cast<const void*>(&schedule_kernel); }

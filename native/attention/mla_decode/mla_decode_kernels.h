@@ -5,23 +5,28 @@
 
 namespace h4j::mla {
 
+struct KernelCode {
+  const void* stub;
+  int shared_memory;
+};
+
 struct Instance {
   const char* name;
   Source source;
-  const void* stub;
+  int rows;  // query rows of a CTA at most
+  KernelCode kernel;
 };
 
-// The row of instances.def.
-const Instance& find_instance(Source source);
+// The first row of instances.def that holds so many query rows a CTA.
+const Instance& find_instance(Source source, int rows);
 
-// Each in its own source file: they take a while to compile.
-#define H4J_MLA_DECODE_INSTANCE(name, source) const void* name##_stub();
+// In source files of their own: they take a while to compile.
+#define H4J_MLA_DECODE_INSTANCE(name, source, rows) KernelCode name##_kernel();
 #include "attention/mla_decode/instances.def"
 #undef H4J_MLA_DECODE_INSTANCE
 
 const void* schedule_stub();
 const void* combine_stub();
-int decode_shared_memory();
 int schedule_threads();
 int combine_warps();
 

@@ -18,8 +18,12 @@ inline constexpr int kChunks = kTokenDim / kChunk;
 inline constexpr int kValueChunks = kValueDim / kChunk;
 inline constexpr int kChunkBytes = 64 * 128;
 inline constexpr int kThreads = 3 * 128;  // one loading and two math warp groups
-inline constexpr int kChunksPerBarrier = 3;
-inline constexpr int kBarriersPerBlock = kChunks / kChunksPerBarrier;
+// A block of tokens arrives, and is given back, in parts: the values of either math group, and the rope part, whose place probabilities take.
+inline constexpr int kRopePart = 2;
+inline constexpr int kBarriersPerBlock = kRopePart + 1;
+
+// First chunk of a part; that of the part behind the last is where the block ends.
+constexpr int part_begin(int part) { return part <= kRopePart ? part * (kValueChunks / kRopePart) : kChunks; }
 
 // An FP8 token: 512 E4M3 values, their scales (four, or one and zeros), 64 BF16 values of the rope part.
 inline constexpr int kFp8TokenBytes = 656;
@@ -80,11 +84,13 @@ struct ScheduleParams {
 enum class Source {
   kBoxes,   // BF16 by TMA
   kTokens,  // BF16 by threads, for the smallest pages
-  kFp8,     // E4M3 through registers, which become BF16
+  kFp8,     // E4M3 as they are
 };
 
 struct Params {
   CUtensorMap q;               // [batch][s_q * heads][576] BF16, box [1, 64, 64]
+  const uint8_t* q_rows;       // the same for loads by threads
+  int64_t q_row_bytes;         // between rows
   CUtensorMap cache;           // [pages][page_size][576] BF16, box [1, min(page_size, 64), 64]
   const uint8_t* tokens;       // the same for loads that are not boxes: [pages][page_size] tokens of the format
   int64_t page_bytes;          // between pages

@@ -3,7 +3,7 @@
 // A CTA holds 64 query rows. A loading warp group brings cached tokens, 64 at a time, into two buffers; two math warp groups work on pairs of blocks:
 //
 //   group 0                                    group 1
-//   S0 = Q K0^T                                S1 = Q K1^T, once S0 is there where the tensor core decides
+//   S0 = Q K0^T                                S1 = Q K1^T, once S0 is there
 //   P0 = softmax(S0), into K0's rope chunk
 //   ------------ P0, maxima, rescale factors are ready -------------->
 //   O[:, :256] += P0 V0                        O[:, 256:] += P0 V0, while P1 = softmax(S1)
@@ -93,20 +93,11 @@ class MathGroup {
     }
   }
 
-  // With one row tile memory decides: block 0 is given back as soon as it can be, without waiting for block 1. With more the tensor core decides: its
-  // scores of block 1 come first, under group 0's softmax.
-  __device__ bool scores_first() const { return params_.row_tiles > 1; }
-
   __device__ void group_barrier() const { cutlass::arch::NamedBarrier::sync(128, group_ == 0 ? kGroup0 : kGroup1); }
 
   __device__ static void release(FreeBarrier& barrier) {
     __syncwarp();
     if (threadIdx.x % 32 == 0) barrier.arrive();
-  }
-
-  __device__ void release_block(int buffer) {
-    release(shared_.k_free[buffer]);
-    k_phase_[buffer] ^= 1;
   }
 
   __device__ void wait_filled(int buffer, int part) {
@@ -120,7 +111,7 @@ class MathGroup {
     for (int part = 0; part < kBarriersPerBlock; ++part) wait_filled(buffer, part);
   }
 
-  // S = Q K^T, started as the thirds of the block arrive, and waited for.
+  // S = Q K^T, started as the parts of the block arrive; not waited for.
   __device__ void compute_scores(int buffer, float (&scores)[kScores]) {
     const uint64_t q = tile::swizzled_descriptor(shared_.q[0]);
     const uint64_t k = tile::swizzled_descriptor(shared_.k[buffer][0]);
@@ -130,8 +121,7 @@ class MathGroup {
       wait_filled(buffer, part);
       cute::warpgroup_arrive();
 #pragma unroll
-      for (int c = 0; c < kChunksPerBarrier; ++c) {
-        const int chunk = part * kChunksPerBarrier + c;
+      for (int chunk = part_begin(part); chunk < part_begin(part + 1); ++chunk) {
 #pragma unroll
         for (int step = 0; step < 4; ++step) {
           const auto scale = chunk + step == 0 ? cute::SM90::GMMA::ScaleOut::Zero : cute::SM90::GMMA::ScaleOut::One;
@@ -147,7 +137,7 @@ class MathGroup {
   // O += P V for this group's 256 columns; started, not waited for.
   __device__ void start_values(int buffer) {
     const uint64_t p = tile::swizzled_descriptor(shared_.k[buffer][kChunks - 1]);
-    const uint64_t v = value_descriptor(shared_.k[buffer][group_ * (kValueChunks / 2)]);
+    const uint64_t v = value_descriptor(shared_.k[buffer][part_begin(group_)]);
     tile::fence_accumulators(out_);
     cute::warpgroup_arrive();
 #pragma unroll
@@ -158,9 +148,14 @@ class MathGroup {
     tile::fence_accumulators(out_);
   }
 
-  __device__ void finish_values() {
+  // Waits for the products and gives the group's values and the probabilities back. The other group's values are its own to give back, and it may have
+  // done so already.
+  __device__ void finish_values(int buffer) {
     cute::warpgroup_wait<0>();
     tile::fence_accumulators(out_);
+    release(shared_.k_free[buffer][group_]);
+    release(shared_.k_free[buffer][kRopePart]);
+    k_phase_[buffer] ^= 1;
   }
 
   // Rows of V behind the length hold whatever the cache held, NaN perhaps, and 0 * NaN is NaN.
@@ -174,8 +169,8 @@ class MathGroup {
     }
   }
 
-  // Probabilities of this block, written over the rope chunk; maxima, sums and rescale factors brought up to date and published.
-  __device__ void softmax(const Segment& segment, int block, int buffer, float (&scores)[kScores], float (&rescale)[2]) {
+  // Probabilities of this block; maxima, sums and rescale factors are brought up to date.
+  __device__ void softmax(const Segment& segment, int block, float (&scores)[kScores], float (&rescale)[2]) {
     const int first_token = block * kBlock;
     const int column = first_token + threadIdx.x % 4 * 2;
     const bool whole = first_token + kBlock <= segment.length - (params_.causal ? segment.tokens - 1 : 0) &&
@@ -210,19 +205,11 @@ class MathGroup {
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
           float& value = scores[i + 2 * row + j];
-          value = exp2f(fmaf(value, params_.scale_log2, -base));
+          value = exp2_fast(fmaf(value, params_.scale_log2, -base));
           sum += value;
         }
       }
       sum_[row] = sum_[row] * rescale[row] + sum;
-    }
-    store_probabilities(buffer, scores);
-    if (threadIdx.x % 4 == 0) {
-#pragma unroll
-      for (int row = 0; row < 2; ++row) {
-        shared_.maximum[group_][row_ + 8 * row] = maximum_[row];
-        shared_.rescale[group_][row_ + 8 * row] = rescale[row];
-      }
     }
   }
 
@@ -262,14 +249,24 @@ class MathGroup {
     scale_out(factor);
   }
 
-  __device__ void prepare_probabilities(const Segment& segment, int block, int buffer, float (&scores)[kScores], float (&rescale)[2]) {
-    softmax(segment, block, buffer, scores, rescale);
+  // Writes probabilities over the rope chunk, and maxima and rescale factors, for both groups.
+  __device__ void publish(const Segment& segment, int block, int buffer, const float (&scores)[kScores], const float (&rescale)[2]) {
+    store_probabilities(buffer, scores);
+    if (threadIdx.x % 4 == 0) {
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        shared_.maximum[group_][row_ + 8 * row] = maximum_[row];
+        shared_.rescale[group_][row_ + 8 * row] = rescale[row];
+      }
+    }
     const int tokens = segment.length - block * kBlock;
-    if (kSource != Source::kFp8 && tokens < kBlock) {  // FP8 tokens behind the length were never read
-      wait_filled(buffer);                             // zeros must come after what the copies bring
+    if (tokens < kBlock) {
+      wait_filled(buffer);  // zeros must come after what the copies bring
       clear_tail(buffer, tokens);
     }
     cutlass::arch::fence_view_async_shared();  // the tensor core reads what ordinary stores wrote
+    group_barrier();
+    cutlass::arch::NamedBarrier::arrive(256, group_ == 0 ? kP0Ready : kP1Ready);
   }
 
   __device__ void step_of_group_0(const Segment& segment, int block, bool pair, bool last) {
@@ -278,66 +275,44 @@ class MathGroup {
     compute_scores(0, scores);
     cute::warpgroup_wait<0>();
     tile::fence_accumulators(scores);
-    if (pair && scores_first()) cutlass::arch::NamedBarrier::arrive(256, kS0Done);
+    if (pair) cutlass::arch::NamedBarrier::arrive(256, kS0Done);
     if (last) release(shared_.q_free);
-    prepare_probabilities(segment, block, 0, scores, rescale);
-    group_barrier();
-    cutlass::arch::NamedBarrier::arrive(256, kP0Ready);
+    softmax(segment, block, scores, rescale);
+    publish(segment, block, 0, scores, rescale);
     scale_out(rescale);
     start_values(0);
-    finish_values();
-    release_block(0);
+    finish_values(0);
     if (pair) {
       cutlass::arch::NamedBarrier::sync(256, kP1Ready);
-      wait_filled(1);
+      wait_filled(1, group_);
       follow(1);
       start_values(1);
-      finish_values();
-      release_block(1);
+      finish_values(1);
     }
   }
 
   __device__ void step_of_group_1(const Segment& segment, int block, bool pair, bool last) {
     float scores[kScores];
     float rescale[2];
-    if (pair && scores_first()) {
+    if (pair) {
       // Started together, both groups' scores would end together, and the tensor core would have nothing to do during group 0's softmax.
       cutlass::arch::NamedBarrier::sync(256, kS0Done);
-      finish_scores(last, scores);
+      compute_scores(1, scores);
+      cute::warpgroup_wait<0>();
+      tile::fence_accumulators(scores);
     }
+    if (last) release(shared_.q_free);
     cutlass::arch::NamedBarrier::sync(256, kP0Ready);
-    wait_filled(0);
+    wait_filled(0, group_);
     follow(0);
     start_values(0);
-    if (pair && scores_first()) publish_probabilities(segment, block + 1, scores, rescale);  // under the product just started
-    finish_values();
-    release_block(0);
-    if (!pair) {
-      if (last) release(shared_.q_free);
-      return;
-    }
-    if (!scores_first()) {
-      finish_scores(last, scores);
-      publish_probabilities(segment, block + 1, scores, rescale);
-    }
+    if (pair) softmax(segment, block + 1, scores, rescale);  // under the product just started
+    finish_values(0);                                        // before the probabilities are stored: the values' place is wanted for the next block
+    if (!pair) return;
+    publish(segment, block + 1, 1, scores, rescale);
     scale_out(rescale);
     start_values(1);
-    finish_values();
-    release_block(1);
-  }
-
-  // Scores of block 1.
-  __device__ void finish_scores(bool last, float (&scores)[kScores]) {
-    compute_scores(1, scores);
-    cute::warpgroup_wait<0>();
-    tile::fence_accumulators(scores);
-    if (last) release(shared_.q_free);
-  }
-
-  __device__ void publish_probabilities(const Segment& segment, int block, float (&scores)[kScores], float (&rescale)[2]) {
-    prepare_probabilities(segment, block, 1, scores, rescale);
-    group_barrier();
-    cutlass::arch::NamedBarrier::arrive(256, kP1Ready);
+    finish_values(1);
   }
 
   // Both groups' sums together, then the result or a partial one.
@@ -402,7 +377,7 @@ class MathGroup {
 };
 
 template <Source kSource>
-using LoaderOf = std::conditional_t<kSource == Source::kBoxes, BoxLoader, std::conditional_t<kSource == Source::kTokens, TokenLoader, Dequantizer>>;
+using LoaderOf = std::conditional_t<kSource == Source::kBoxes, BoxLoader, TokenLoader>;
 
 template <Source kSource>
 __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ Params params) {
@@ -415,8 +390,10 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
     shared.q_filled.init(1);
     shared.q_free.init(8);
     for (int buffer = 0; buffer < 2; ++buffer) {
-      for (int part = 0; part < kBarriersPerBlock; ++part) shared.k_filled[buffer][part].init(Loader::kFilledArrivals);
-      shared.k_free[buffer].init(8);
+      for (int part = 0; part < kBarriersPerBlock; ++part) {
+        shared.k_filled[buffer][part].init(Loader::kFilledArrivals);
+        shared.k_free[buffer][part].init(part == kRopePart ? 8 : 4);  // a warp: both groups', or those of the group whose values they are
+      }
     }
     cutlass::arch::fence_barrier_init();
   }

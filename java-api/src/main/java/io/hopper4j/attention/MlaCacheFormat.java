@@ -13,7 +13,7 @@ import io.hopper4j.DType;
  * FP8_TOKEN    656 bytes      0..511 latent, 512 E4M3;    512..515 an F32 scale, 516..527 zero;     528..655 rope part, 64 BF16
  * </pre>
  *
- * All in the byte order of the machine. Value i of an FP8 latent is E4M3 value i times its scale in F32, rounded to BF16: scale {@code i / 128} of {@code FP8_BLOCKS},
+ * All in the byte order of the machine. Value i of an FP8 latent is E4M3 value i times its scale in F32: scale {@code i / 128} of {@code FP8_BLOCKS},
  * the only one of {@code FP8_TOKEN}.
  */
 public enum MlaCacheFormat {

@@ -18,7 +18,7 @@ public final class CachedToken {
     private CachedToken() {}
 
     /**
-     * {@return the 576 values of a token; the F32 product of an E4M3 value and its scale is rounded to BF16}
+     * {@return the 576 values of a token; those of an FP8 latent are F32 products of an E4M3 value and its scale}
      *
      * @param format of the cache
      * @param slot the token's place in it, contiguous: {@code [576]} of BF16 or {@code [656]} of U8
@@ -31,8 +31,8 @@ public final class CachedToken {
         final float[] values = new float[TOKEN_DIM];
         for (int i = 0; i < VALUE_DIM; i++) {
             final int scale = format == MlaCacheFormat.FP8_BLOCKS ? i / 128 : 0;
-            values[i] = Bf16.toFloat(Bf16.fromFloat(Fp8.E4M3.toFloat(bytes.get(ValueLayout.JAVA_BYTE, i))
-                    * bytes.get(ValueLayout.JAVA_FLOAT_UNALIGNED, SCALES_AT + (long) scale * Float.BYTES)));
+            values[i] = Fp8.E4M3.toFloat(bytes.get(ValueLayout.JAVA_BYTE, i))
+                    * bytes.get(ValueLayout.JAVA_FLOAT_UNALIGNED, SCALES_AT + (long) scale * Float.BYTES);
         }
         for (int i = VALUE_DIM; i < TOKEN_DIM; i++) {
             values[i] = Bf16.toFloat(

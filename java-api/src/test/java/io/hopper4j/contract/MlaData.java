@@ -120,15 +120,9 @@ final class MlaData {
         for (int i = 0; i < VALUE_DIM; i++) {
             products[i] *= given[i * count / VALUE_DIM];
         }
-        final float[] result = Arrays.copyOf(rounded(products), TOKEN_DIM);
+        final float[] result = Arrays.copyOf(products, TOKEN_DIM);
         System.arraycopy(rope.toFloats(), 0, result, VALUE_DIM, TOKEN_DIM - VALUE_DIM);
         return result;
-    }
-
-    private static float[] rounded(final float[] values) {
-        final HostTensor tensor = HostTensor.allocate(Arena.ofAuto(), DType.BF16, values.length);
-        tensor.setFloats(values);
-        return tensor.toFloats();
     }
 
     private static HostTensor part(final HostTensor slot, final long at, final DType dtype, final long count) {
