@@ -19,7 +19,9 @@ const Instance& find_instance(Source source, int rows) {
 }
 
 const void* schedule_stub() { return reinterpret_cast<const void*>(&schedule_kernel); }
-const void* combine_stub() { return reinterpret_cast<const void*>(&combine_kernel); }
+const void* combine_stub(int slices) {
+  return slices == 1 ? reinterpret_cast<const void*>(&combine_kernel<1>) : reinterpret_cast<const void*>(&combine_kernel<kMergeSlices>);
+}
 int schedule_threads() { return kScheduleThreads; }
 int combine_warps() { return kCombineWarps; }
 

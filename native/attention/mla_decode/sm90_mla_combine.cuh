@@ -11,11 +11,14 @@ namespace h4j::mla {
 inline constexpr int kCombineWarps = 8;
 inline constexpr int kCombineThreads = 32 * kCombineWarps;
 
-// A row of 512 values belongs to 1, 2, 4 or 8 warps, which take its partial results in turn, 16 values a lane: few rows need many loads on their way.
-// Rows of requests in one piece are done already; those without keys get 0 and +inf.
+// A row of 512 values belongs to 1, 2, 4 or 8 warps, which take its partial results in turn: few rows need many loads on their way. Fewer rows still are
+// divided between CTAs, each of which has some of the dims: kSlices of them, 16 / kSlices values a lane. Rows of requests in one piece are done already;
+// those without keys get 0 and +inf.
+template <int kSlices>
 class Combiner {
  public:
-  __device__ Combiner(const Params& params, float (&weights)[kCombineWarps], float (&values)[kCombineWarps][kValueDim])
+  static constexpr int kDims = kValueDim / kSlices;
+  __device__ Combiner(const Params& params, float (&weights)[kCombineWarps], float (&values)[kCombineWarps][kDims])
       : params_(params), weights_(weights), values_(values) {}
 
   __device__ void run() {
@@ -23,7 +26,8 @@ class Combiner {
     const int warp = static_cast<int>(threadIdx.x / 32);
     const int lane = static_cast<int>(threadIdx.x % 32);
     const int rows = params_.s_q * params_.heads;
-    const int64_t at = int64_t{blockIdx.x} * (kCombineWarps / warps) + warp / warps;
+    const int first_dim = static_cast<int>(blockIdx.x) % kSlices * kDims + lane * 4;
+    const int64_t at = int64_t{blockIdx.x} / kSlices * (kCombineWarps / warps) + warp / warps;
     const int request = static_cast<int>(at / rows);
     const int row = static_cast<int>(at % rows);
     const int token = row / params_.heads;
@@ -56,34 +60,46 @@ class Combiner {
       for (int distance = 16; distance > 0; distance /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
     }
     const float base = largest == -INFINITY ? 0.0f : largest;
-    float4 sum[4] = {};
+    float4 sum[kParts] = {};
     float weight = 0.0f;
     if (used) {
-#pragma unroll 4
-      for (int split = warp % warps; split < splits; split += warps) {
-        const float factor = exp2f(params_.partial_lse[slot(split)] - base);
-        const float* source = params_.partial_out + slot(split) * kValueDim + lane * 4;
-        weight += factor;
+      // Loads of several at once, those behind the last one included, which count for nothing.
+      for (int next = warp % warps; next < splits; next += warps * kDepth) {
+        float lse[kDepth];
+        float4 parts[kDepth][kParts];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float4 part = *reinterpret_cast<const float4*>(source + i * 128);
-          sum[i].x = fmaf(factor, part.x, sum[i].x);
-          sum[i].y = fmaf(factor, part.y, sum[i].y);
-          sum[i].z = fmaf(factor, part.z, sum[i].z);
-          sum[i].w = fmaf(factor, part.w, sum[i].w);
+        for (int d = 0; d < kDepth; ++d) {
+          const bool there = next + d * warps < splits;
+          const int64_t at_slot = slot(there ? next + d * warps : next);
+          lse[d] = there ? params_.partial_lse[at_slot] : -INFINITY;
+          const float* source = params_.partial_out + at_slot * kValueDim + first_dim;
+#pragma unroll
+          for (int i = 0; i < kParts; ++i) parts[d][i] = *reinterpret_cast<const float4*>(source + i * 128);
+        }
+#pragma unroll
+        for (int d = 0; d < kDepth; ++d) {
+          const float factor = exp2f(lse[d] - base);
+          weight += factor;
+#pragma unroll
+          for (int i = 0; i < kParts; ++i) {
+            sum[i].x = fmaf(factor, parts[d][i].x, sum[i].x);
+            sum[i].y = fmaf(factor, parts[d][i].y, sum[i].y);
+            sum[i].z = fmaf(factor, parts[d][i].z, sum[i].z);
+            sum[i].w = fmaf(factor, parts[d][i].w, sum[i].w);
+          }
         }
       }
     }
     if (warps > 1) {
       if (lane == 0) weights_[warp] = weight;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) *reinterpret_cast<float4*>(&values_[warp][i * 128 + lane * 4]) = sum[i];
+      for (int i = 0; i < kParts; ++i) *reinterpret_cast<float4*>(&values_[warp][i * 128 + lane * 4]) = sum[i];
       __syncthreads();
       if (warp % warps != 0) return;
       for (int other = warp + 1; other < warp + warps; ++other) {
         weight += weights_[other];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
+        for (int i = 0; i < kParts; ++i) {
           const float4 part = *reinterpret_cast<const float4*>(&values_[other][i * 128 + lane * 4]);
           sum[i].x += part.x, sum[i].y += part.y, sum[i].z += part.z, sum[i].w += part.w;
         }
@@ -93,24 +109,27 @@ class Combiner {
     float total = weight;
     if (params_.sink != nullptr && weight > 0.0f) total += exp2f(params_.sink[head] * 1.44269504f - base);
     const float factor = total > 0.0f ? 1.0f / total : 0.0f;
-    auto* target = static_cast<__nv_bfloat16*>(params_.out) + at * kValueDim + lane * 4;
+    auto* target = static_cast<__nv_bfloat16*>(params_.out) + at * kValueDim + first_dim;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kParts; ++i) {
       const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(sum[i].x * factor, sum[i].y * factor),
                                        __floats2bfloat162_rn(sum[i].z * factor, sum[i].w * factor)};
       uint2 words;
       memcpy(&words, pairs, sizeof words);
       *reinterpret_cast<uint2*>(target + i * 128) = words;
     }
-    if (lane == 0) {
+    if (lane == 0 && blockIdx.x % kSlices == 0) {
       params_.lse[(int64_t{request} * params_.heads + head) * params_.s_q + token] = weight > 0.0f ? (base + log2f(weight)) * 0.693147181f : INFINITY;
     }
   }
 
  private:
+  static constexpr int kParts = kDims / 128;           // of four values a lane
+  static constexpr int kDepth = kSlices == 1 ? 2 : 8;  // partial results whose loads are on their way together
+
   const Params& params_;
   float (&weights_)[kCombineWarps];
-  float (&values_)[kCombineWarps][kValueDim];
+  float (&values_)[kCombineWarps][kDims];
 };
 
 // What a decode kernel of the step found first; its block table may not be this launch's, so the entry is looked at again.
@@ -122,12 +141,13 @@ __device__ inline void report_bad_page(const Params& params) {
   if (page < 0 || page >= params.pages) tile::report_fault(params.bad_page, request, page, 0, params.pages - 1);
 }
 
+template <int kSlices>
 __global__ void __launch_bounds__(kCombineThreads) combine_kernel(const __grid_constant__ Params params) {
   __shared__ float weights[kCombineWarps];
-  __shared__ float values[kCombineWarps][kValueDim];
+  __shared__ float values[kCombineWarps][kValueDim / kSlices];
   cudaGridDependencySynchronize();  // everything below reads what the decode kernel and the schedule wrote
   if (blockIdx.x == 0 && threadIdx.x == 0) report_bad_page(params);
-  Combiner(params, weights, values).run();
+  Combiner<kSlices>(params, weights, values).run();
 }
 
 }  // namespace h4j::mla
