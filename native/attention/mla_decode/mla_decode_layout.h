@@ -126,7 +126,8 @@ struct Params {
 
 // A divisor in use many times: non-negative numbers by it, whose quotients are far below 2^20. The estimate is off by one at most.
 struct Share {
-  constexpr explicit Share(int share) : blocks(share), inverse(1.0f / static_cast<float>(share)) {}
+  constexpr explicit Share(int share) : Share(share, 1.0f / static_cast<float>(share)) {}
+  constexpr Share(int share, float estimate) : blocks(share), inverse(estimate) {}
 
   constexpr int part_of(int cost) const {
     const int part = static_cast<int>(static_cast<float>(cost) * inverse);

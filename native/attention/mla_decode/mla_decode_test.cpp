@@ -282,6 +282,15 @@ TEST_F(MlaDecodeGpu, SplitsOneRequestBetweenManySms) {
   run({16, 1, 64, {3000, 10, 900}, true, 0, false, false, 3});
 }
 
+// More requests than the schedule keeps in shared memory, some of them without keys, one of them long.
+TEST_F(MlaDecodeGpu, SchedulesThousandsOfRequests) {
+  std::vector<int> lengths;
+  for (int i = 0; i < 2500; ++i) lengths.push_back(i % 7 == 3 ? 0 : i % 90 + 1);
+  lengths[2200] = 3000;
+  run({.heads = 2, .s_q = 1, .page_size = 64, .lengths = lengths});
+  run({.heads = 1, .s_q = 2, .page_size = 16, .lengths = lengths, .ragged = true, .cache_format = H4J_MLA_CACHE_FP8_BLOCKS});
+}
+
 TEST_F(MlaDecodeGpu, MasksCausallyAndByWindow) {
   run({16, 4, 64, {3, 4, 64, 66, 400}});
   run({16, 4, 64, {3, 4, 64, 66, 400}, false});

@@ -8,12 +8,11 @@ namespace h4j::mla {
 
 inline constexpr int kScheduleThreads = 512;
 inline constexpr int kScheduleWarps = kScheduleThreads / 32;
-// Blocks and beginnings of the first requests are kept in shared memory; those of later ones are computed and read again.
+// Beginnings of the first requests are kept in shared memory; those of later ones are read again.
 inline constexpr int kCached = 2048;
 
 struct ScheduleStorage {
-  int blocks[kCached];
-  int begins[kCached];
+  int begins[kCached + 1];
   int warp_sums[2][kScheduleWarps];  // rounds take turns, so that one barrier a round is enough
   int warp_largest[2][kScheduleWarps];
   int pieces[kShares];  // of requests that a share cuts
@@ -28,20 +27,13 @@ class Requests {
 
   __device__ int tokens(int request) const { return params_.q_tokens != nullptr ? min(max(params_.q_tokens[request], 0), params_.s_q) : params_.s_q; }
 
-  __device__ BlockRange range(int request) const {
-    if (request >= params_.batch) return {0, 0};
-    const int used = tokens(request);
-    return used > 0 ? block_range(params_.lengths[request], used, params_.window, params_.max_length) : BlockRange{0, 0};
-  }
+  // Of the cost that its blocks are.
+  __device__ int begin(int request) const { return request <= kCached ? shared_.begins[request] : table_[request]; }
+  // The next one begins behind them.
+  __device__ int blocks(int request) const { return max(begin(request + 1) - begin(request) - kRequestOverheadBlocks, 0); }
 
-  __device__ int blocks(int request) const { return request < kCached ? shared_.blocks[request] : range(request).count; }
-  __device__ int begin(int request) const { return request < kCached ? shared_.begins[request] : table_[request]; }
-
-  __device__ void set(int request, int blocks, int begin) const {
-    if (request < kCached) {
-      shared_.blocks[request] = blocks;
-      shared_.begins[request] = begin;
-    }
+  __device__ void set(int request, int begin) const {
+    if (request <= kCached) shared_.begins[request] = begin;
     table_[request] = begin;
   }
 
@@ -83,14 +75,10 @@ class Prefix {
     const int largest = __reduce_max_sync(0xffffffffu, cost);
     if (lane == 31) shared_.warp_sums[turn_][warp] = sum, shared_.warp_largest[turn_][warp] = largest;
     __syncthreads();
-    int before = total_ + sum - cost;
-#pragma unroll
-    for (int w = 0; w < kScheduleWarps; ++w) {
-      const int other = shared_.warp_sums[turn_][w];
-      before += w < warp ? other : 0;
-      total_ += other;
-      largest_ = max(largest_, shared_.warp_largest[turn_][w]);
-    }
+    const int of_warp = lane < kScheduleWarps ? shared_.warp_sums[turn_][lane] : 0;
+    const int before = total_ + __reduce_add_sync(0xffffffffu, lane < warp ? of_warp : 0) + sum - cost;
+    total_ += __reduce_add_sync(0xffffffffu, of_warp);
+    largest_ = max(largest_, __reduce_max_sync(0xffffffffu, lane < kScheduleWarps ? shared_.warp_largest[turn_][lane] : 0));
     turn_ ^= 1;
     return before;
   }
@@ -105,52 +93,49 @@ class Prefix {
   int largest_ = 1;
 };
 
-// Blocks of a part. The even share cuts most requests when there are about as many requests as parts; a slightly larger one, or one that whole requests
-// of the largest kind fill, may cut fewer and cost less. Behind it, what every thread wrote about its requests is there for all.
-__device__ inline int choose_share(const ScheduleParams& params, const Requests& requests, const Prefix& prefix, ScheduleStorage& shared) {
-  const int even = max((prefix.total() + params.layout.parts - 1) / params.layout.parts, 1);
-  int shares[kShares];
-#pragma unroll
-  for (int i = 0; i < kShares - 1; ++i) shares[i] = even + i * max(even / 48, 1);
-  shares[kShares - 1] = (even + prefix.largest() - 1) / prefix.largest() * prefix.largest();
+__device__ inline Share approximate_share(int share) { return {share, __fdividef(1.0f, static_cast<float>(share))}; }
+__device__ inline int divide_up(int value, int by) { return (value + by - 1) / by; }
 
-  int counts[kShares] = {};
-  for (int request = static_cast<int>(threadIdx.x); request < params.batch; request += kScheduleThreads) {
-    const int begin = requests.begin(request);
-    const int blocks = requests.blocks(request);
-#pragma unroll
-    for (int i = 0; i < kShares; ++i) {
-      const int count = pieces(begin, blocks, Share(shares[i]));
-      counts[i] += count > 1 ? count : 0;
+// Blocks of a part. The even share cuts most requests when there are about as many requests as parts; a slightly larger one, or one that whole requests
+// of the largest kind fill, may cut fewer and cost less. Two warps try a share: one piece of code for all, since a kernel this short waits for its code.
+__device__ inline int choose_share(const ScheduleParams& params, const Requests& requests, const Prefix& prefix, ScheduleStorage& shared) {
+  static_assert(2 * kShares <= kScheduleWarps && kShares <= 8, "two warps a share; its number has three bits below");
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp = static_cast<int>(threadIdx.x / 32);
+  const int even = max(divide_up(prefix.total(), params.layout.parts), 1);
+  const int whole = divide_up(even, prefix.largest()) * prefix.largest();
+  const auto candidate = [&](int i) { return i < kShares - 1 ? even + i * max(even / 48, 1) : whole; };
+  if (warp < 2 * kShares) {
+    const Share share = approximate_share(candidate(warp / 2));
+    int count = 0;
+    for (int request = lane + warp % 2 * 32; request < params.batch; request += 64) {
+      const int cut = pieces(requests.begin(request), requests.blocks(request), share);
+      count += cut > 1 ? cut : 0;
     }
-  }
-#pragma unroll
-  for (int i = 0; i < kShares; ++i) {
-    const int sum = __reduce_add_sync(0xffffffffu, counts[i]);
-    if (threadIdx.x % 32 == 0 && sum > 0) atomicAdd(&shared.pieces[i], sum);  // integers: the order does not matter
+    count = __reduce_add_sync(0xffffffffu, count);
+    if (lane == 0) atomicAdd(&shared.pieces[warp / 2], count);  // integers: the order does not matter
   }
   __syncthreads();
-  int best = even;
-  float least = 0.0f;
-#pragma unroll
-  for (int i = 0; i < kShares; ++i) {
-    const float cost =
-        static_cast<float>(shares[i]) + params.partial_cost * static_cast<float>(shared.pieces[i]) + (shared.pieces[i] > 0 ? kMergeBlocks : 0.0f);
-    if (i == 0 || cost < least) {
-      least = cost;
-      best = shares[i];
-    }
-  }
-  return best;
+  // Every warp compares all, one a lane; of equal ones the first.
+  const int own = candidate(min(lane, kShares - 1));
+  const int cut = shared.pieces[min(lane, kShares - 1)];
+  const float cost = static_cast<float>(own) + params.partial_cost * static_cast<float>(cut) + (cut > 0 ? kMergeBlocks : 0.0f);
+  const unsigned key = lane < kShares ? (__float_as_uint(cost) & ~7u) | static_cast<unsigned>(lane) : ~0u;
+  return __shfl_sync(0xffffffffu, own, static_cast<int>(__reduce_min_sync(0xffffffffu, key) & 7u));
 }
 
-// Bad lengths and query tokens are cut to their bounds everywhere; the host is told of the first.
-__device__ inline void note_bad_values(const ScheduleParams& params, int request, ScheduleStorage& shared) {
+// Bad lengths and query tokens are cut to their bounds everywhere; the host is told of the first. Gives the request's blocks.
+__device__ inline int count_blocks(const ScheduleParams& params, int request, ScheduleStorage& shared) {
+  if (request >= params.batch) return 0;
   const int length = params.lengths[request];
-  if (length < 0 || length > params.max_length) atomicMin(&shared.bad_length, request);
-  if (params.q_tokens == nullptr) return;
-  const int tokens = params.q_tokens[request];
-  if (tokens < 0 || tokens > params.s_q) atomicMin(&shared.bad_q_tokens, request);
+  if (static_cast<unsigned>(length) > static_cast<unsigned>(params.max_length)) atomicMin(&shared.bad_length, request);
+  int tokens = params.s_q;
+  if (params.q_tokens != nullptr) {
+    const int used = params.q_tokens[request];
+    if (static_cast<unsigned>(used) > static_cast<unsigned>(params.s_q)) atomicMin(&shared.bad_q_tokens, request);
+    tokens = min(max(used, 0), params.s_q);
+  }
+  return tokens > 0 ? block_range(length, tokens, params.window, params.max_length).count : 0;
 }
 
 __device__ inline void report_bad_values(const ScheduleParams& params, const ScheduleStorage& shared) {
@@ -167,22 +152,21 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
   const Requests requests(params, shared);
   if (threadIdx.x == 0) shared.bad_length = shared.bad_q_tokens = INT32_MAX;
   if (threadIdx.x < kShares) shared.pieces[threadIdx.x] = 0;
+  __syncthreads();
 
   // Where each request's cost begins.
   Prefix prefix(shared);
   for (int first = 0; first < params.batch; first += kScheduleThreads) {
     const int request = first + static_cast<int>(threadIdx.x);
-    const int blocks = requests.range(request).count;
+    const int blocks = count_blocks(params, request, shared);
     const int begin = prefix.add(blocks > 0 ? blocks + kRequestOverheadBlocks : 0);
-    if (request < params.batch) {
-      requests.set(request, blocks, begin);
-      note_bad_values(params, request, shared);
-    }
+    if (request < params.batch) requests.set(request, begin);
   }
   const int total = prefix.total();
+  if (threadIdx.x == kScheduleThreads - 1) requests.set(params.batch, total);
+  __syncthreads();
   const int share = choose_share(params, requests, prefix, shared);
   if (threadIdx.x == kScheduleThreads - 1) {
-    params.schedule[params.layout.requests_at() + params.batch] = total;
     *reinterpret_cast<unsigned long long*>(params.schedule + kBadPageAt) = ~0ull;
     params.schedule[kShareAt] = share;
     report_bad_values(params, shared);
@@ -210,7 +194,7 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
         const int length = min(max(params.lengths[first], 0), params.max_length);
         value = make_int4(length, tokens, block_range(length, tokens, params.window, params.max_length).first + skipped, max(first_end - skipped, 0));
       } else {
-        const Share divisor(share);
+        const Share divisor = approximate_share(share);
         const int cut = (pieces(requests.begin(first), requests.blocks(first), divisor) > 1 ? kFirstCut : 0) |
                         (pieces(requests.begin(last), requests.blocks(last), divisor) > 1 ? kLastCut : 0);
         value = make_int4(first, last, last_end, cut);
