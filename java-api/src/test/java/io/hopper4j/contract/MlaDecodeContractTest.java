@@ -35,6 +35,7 @@ import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** MLA decode over paged caches, within {@link MlaTolerance} of the formula of {@link MlaDecodeSpec}. */
@@ -257,10 +258,13 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
         return backend.slice(wide, last, 0, cols);
     }
 
-    @Test
-    void shouldFollowLengthsThatGrowWhenReplayed() {
-        final Bench bench = new Bench(MlaDecodeSpec.of(16, 16, 1, 1, 1), 700, 65, 64, 17);
-        final int[] lengths = {690, 0, 55, 8};
+    @ParameterizedTest
+    @EnumSource(MlaCacheFormat.class)
+    void shouldFollowLengthsThatGrowForManyReplays(final MlaCacheFormat format) {
+        final int steps = 256;
+        final int[] lengths = {300, 0, 55, 8};
+        final MlaDecodeSpec spec = MlaDecodeSpec.of(4, 16, 1, 1, 1).withCacheFormat(format);
+        final Bench bench = new Bench(spec, 300 + steps, 400, 55 + steps, 8 + steps);
         backend.overwrite(bench.lengths, MlaData.integers(backend.host, lengths));
         try (bench.plan) {
             final MlaScheduleLaunch<T> schedule = bench.bindSchedule();
@@ -274,12 +278,14 @@ abstract class MlaDecodeContractTest<T extends Tensor> {
                 assertThat(backend.get(bench.lse).toFloats())
                         .as("captured, not run")
                         .containsOnly(Float.NaN);
-                for (int i = 0; i < 10; i++) {
-                    backend.overwrite(bench.lengths, MlaData.integers(backend.host, lengths));
-                    step.launch(backend.stream());
-                    bench.assertDecoded(lengths, 4);
+                for (int i = 1; i <= steps; i++) {
                     for (int r = 0; r < lengths.length; r++) {
                         lengths[r] = Math.min(bench.data.lengths[r], lengths[r] + (r == 1 ? 40 : 1));
+                    }
+                    backend.overwrite(bench.lengths, MlaData.integers(backend.host, lengths));
+                    step.launch(backend.stream());
+                    if (i == 1 || i % 32 == 0) {
+                        bench.assertDecoded(lengths, 4);
                     }
                 }
             }
