@@ -39,6 +39,7 @@ final class BenchOperations {
             new MlaDecodeBench(MlaDecodeBench.Part.DECODE),
             new MlaDecodeBench(MlaDecodeBench.Part.FP8_DECODE),
             new MlaDecodeBench(MlaDecodeBench.Part.FP8_TOKEN_DECODE),
+            new MlaDecodeBench(MlaDecodeBench.Part.MIXED_DECODE),
             new MlaDecodeBench(MlaDecodeBench.Part.SCHEDULE),
             new GateBench(),
             new ExpertRowsBench(false),

@@ -22,7 +22,7 @@ import java.util.List;
 
 /**
  * {@code mla_decode}, {@code mla_decode_fp8}, {@code mla_decode_fp8_token}: causal decode over a paged cache, BF16 or FP8 with four scales or one a
- * token, of requests of one length, merging of partial results included; and {@code mla_schedule}, the schedule of such a step, which a decode step makes once for all layers. Requests, heads, query tokens, cached tokens, page size.
+ * token, of requests of one length, merging of partial results included; {@code mla_decode_mixed}: the same of four requests of very different lengths; and {@code mla_schedule}, the schedule of such a step, which a decode step makes once for all layers. Requests, heads, query tokens, cached tokens, page size.
  */
 final class MlaDecodeBench implements BenchOperation {
     /** Requests, heads, query tokens, cached tokens: rows that FlashMLA and FlashInfer were measured on; pages of 64. */
@@ -54,6 +54,9 @@ final class MlaDecodeBench implements BenchOperation {
         {1, 128, 1, 32768}
     };
 
+    /** ThunderMLA's published row: 16 heads, 4 query tokens. */
+    private static final List<Integer> MIXED = List.of(4641, 45118, 1730, 1696);
+
     private static final long[] BATCHES = {1, 32, 128};
     private static final long[] PAGE_SIZES = {1, 16, 32, 128, 256};
 
@@ -62,6 +65,7 @@ final class MlaDecodeBench implements BenchOperation {
         DECODE("mla_decode", MlaCacheFormat.BF16),
         FP8_DECODE("mla_decode_fp8", MlaCacheFormat.FP8_BLOCKS),
         FP8_TOKEN_DECODE("mla_decode_fp8_token", MlaCacheFormat.FP8_TOKEN),
+        MIXED_DECODE("mla_decode_mixed", MlaCacheFormat.BF16),
         SCHEDULE("mla_schedule", MlaCacheFormat.BF16);
 
         private final String text;
@@ -105,6 +109,12 @@ final class MlaDecodeBench implements BenchOperation {
             }
             return shapes; // no peer publishes figures
         }
+        if (part == Part.MIXED_DECODE) {
+            if (list == CaseList.PEERS) {
+                shapes.add(shape(MIXED.size(), 16, 4, Collections.max(MIXED), 64));
+            }
+            return shapes;
+        }
         if (part != Part.DECODE) {
             if (list == CaseList.DEEPSEEK_V3) {
                 for (final long[] row : FP8) {
@@ -144,33 +154,32 @@ final class MlaDecodeBench implements BenchOperation {
         if (part == Part.SCHEDULE) {
             return new Work(Integer.BYTES * b, 0);
         }
-        final double rows = b * shape.get("h") * shape.get("sq");
-        final double cached = b
-                * shape.get("sk")
-                * part.format.tokenSize()
-                * part.format.dtype().size();
-        final double moved = cached + rows * ((TOKEN_DIM + VALUE_DIM) * 2 + Float.BYTES);
-        return Work.bf16(moved, 2 * rows * shape.get("sk") * (TOKEN_DIM + VALUE_DIM));
+        final double rows = shape.get("h") * shape.get("sq"); // of a request
+        final double tokens = lengths(shape).stream().mapToDouble(n -> n).sum();
+        final double cached =
+                tokens * part.format.tokenSize() * part.format.dtype().size();
+        final double moved = cached + b * rows * ((TOKEN_DIM + VALUE_DIM) * 2 + Float.BYTES);
+        return Work.bf16(moved, 2 * rows * tokens * (TOKEN_DIM + VALUE_DIM));
+    }
+
+    private List<Integer> lengths(final BenchShape shape) {
+        return part == Part.MIXED_DECODE
+                ? MIXED
+                : Collections.nCopies(Math.toIntExact(shape.get("b")), Math.toIntExact(shape.get("sk")));
     }
 
     /** {@return what is decoded in a case} */
-    static MlaDecodeCase decodeCase(final BenchShape shape, final MlaCacheFormat format, final long seed) {
+    MlaDecodeCase decodeCase(final BenchShape shape, final long seed) {
         final MlaDecodeSpec spec = MlaDecodeSpec.of(
                         Math.toIntExact(shape.get("h")), Math.toIntExact(shape.get("page")), 1, 1, 1)
                 .withSQ(Math.toIntExact(shape.get("sq")))
-                .withCacheFormat(format);
-        return MlaDecodeCase.of(
-                spec,
-                Collections.nCopies(Math.toIntExact(shape.get("b")), Math.toIntExact(shape.get("sk"))),
-                0,
-                false,
-                false,
-                seed);
+                .withCacheFormat(part.format);
+        return MlaDecodeCase.of(spec, lengths(shape), 0, false, false, seed);
     }
 
     @Override
     public Prepared prepare(final BenchGpu gpu, final BenchShape shape, final long seed) {
-        return new Step(gpu, decodeCase(shape, part.format, seed), part);
+        return new Step(gpu, decodeCase(shape, seed), part);
     }
 
     /** One bound step with its operands, on both sides. */

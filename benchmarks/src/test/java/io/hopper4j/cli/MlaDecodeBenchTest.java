@@ -4,7 +4,6 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import io.hopper4j.HostTensor;
 import io.hopper4j.Kernels;
-import io.hopper4j.attention.MlaCacheFormat;
 import io.hopper4j.cli.BenchOperation.CaseList;
 import org.assertj.core.data.Percentage;
 import org.junit.jupiter.api.Test;
@@ -41,7 +40,7 @@ final class MlaDecodeBenchTest {
             for (final CaseList list : CaseList.values()) {
                 assertThat(decode.cases(list)).isNotEmpty().doesNotHaveDuplicates();
                 for (final BenchShape shape : decode.cases(list)) {
-                    final MlaDecodeCase made = MlaDecodeBench.decodeCase(shape, MlaCacheFormat.BF16, 1);
+                    final MlaDecodeCase made = decode.decodeCase(shape, 1);
                     assertThat(kernels.support(made.spec()).isSupported())
                             .as(shape.toString())
                             .isTrue();
@@ -54,6 +53,12 @@ final class MlaDecodeBenchTest {
         assertThat(decode.cases(CaseList.PEERS))
                 .as("FP8 rows have one of BF16 to be held against")
                 .containsAll(fp8.cases(CaseList.DEEPSEEK_V3));
+        final MlaDecodeBench mixed = new MlaDecodeBench(MlaDecodeBench.Part.MIXED_DECODE);
+        assertThat(mixed.cases(CaseList.PEERS)).singleElement().satisfies(shape -> {
+            final MlaDecodeCase made = mixed.decodeCase(shape, 1);
+            assertThat(made.spec().maxBatch()).isEqualTo(4);
+            assertThat(made.spec().maxLength()).isEqualTo(45118);
+        });
         assertThat(schedule.cases(CaseList.DEEPSEEK_V3)).hasSize(3);
         assertThat(schedule.cases(CaseList.PEERS)).isEmpty();
         assertThat(BenchOperations.families()).contains("attention");
