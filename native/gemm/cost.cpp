@@ -27,7 +27,7 @@ double tiles_clocks(const Config& config, double tiles, double blocks, double ac
 
 double total_clocks(double tiles, double memory, double l2) {
   // What does not hide under the greatest of them.
-  return std::max(tiles, memory) + 0.12 * std::min(tiles, memory) + 0.17 * l2 + kFixedClocks;
+  return std::max(tiles, memory) + 0.12 * std::min(tiles, memory) + 0.15 * l2 + kFixedClocks;
 }
 
 namespace {

@@ -161,6 +161,7 @@ typedef struct h4j_graph h4j_graph;
 H4J_API h4j_status h4j_capture_begin(h4j_stream* stream, h4j_error* error);
 /* Ends the capture and makes an executable graph. On failure the capture is ended all the same. `graph` null: the capture is thrown away. */
 H4J_API h4j_status h4j_capture_end(h4j_stream* stream, h4j_graph** graph, h4j_error* error);
+/* May be called from several threads at once: they launch one after another. */
 H4J_API h4j_status h4j_graph_launch(h4j_graph* graph, h4j_stream* stream, h4j_error* error);
 H4J_API h4j_status h4j_graph_close(h4j_graph* graph, h4j_error* error);
 

@@ -3,6 +3,8 @@
 
 #include <cuda.h>
 
+#include <mutex>
+
 #include "runtime/driver.h"
 #include "runtime/error.h"
 #include "runtime/fault.h"
@@ -33,6 +35,7 @@ struct h4j_event {
 struct h4j_graph {
   CUcontext context;
   CUgraphExec executable;
+  std::mutex launching;  // the driver leaves it to its callers that one thread at a time launches a graph
 };
 
 namespace h4j {

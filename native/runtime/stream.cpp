@@ -196,10 +196,11 @@ h4j_status h4j_capture_end(h4j_stream* stream, h4j_graph** graph, h4j_error* err
 
 h4j_status h4j_graph_launch(h4j_graph* graph, h4j_stream* stream, h4j_error* error) {
   return guarded("graph_launch", error, [&] {
-    const h4j_graph& recorded = require_handle(graph, "graph_launch", "graph");
+    h4j_graph& recorded = require_handle(graph, "graph_launch", "graph");
     const h4j_stream& target = require_handle(stream, "graph_launch", "stream");
     if (recorded.context != target.context) invalid("graph_launch", "stream", "a stream of another context", "one of the context that was captured");
     const ScopedContext current(target.context);
+    const std::lock_guard one_at_a_time(recorded.launching);
     check(driver().cuGraphLaunch(recorded.executable, target.stream), "cuGraphLaunch");
   });
 }

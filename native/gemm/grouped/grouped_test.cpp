@@ -245,7 +245,7 @@ TEST_F(GroupedGemmGpu, RunsEveryInstance) {
   for (const gemm::grouped::Instance* instance : gemm::grouped::grouped_instances()) {
     const std::string name = gemm::grouped::instance_name(instance->config);
     bool chosen = false;
-    for (const int64_t expected : {20, 64, 100, 128, 300}) {
+    for (const int64_t expected : {20, 64, 100, 128, 300, 512}) {
       for (const int32_t groups : {3, 6, 32}) {
         for (const int64_t n : {64, 96, 112, 192, 448, 1024, 1344, 2112, 4096, 7168}) {
           if (chosen || planned(masked_spec(groups, 2 * expected, expected, n, 400), info_).kernel != name) continue;
