@@ -197,7 +197,8 @@ Scenario with_deadline(int form, int ranks, int64_t deadline_us) {
 TEST_F(MoeExchangeFaultsGpu, LostRankIsNamedInTimeAndLeftOut) {
   using Clock = std::chrono::steady_clock;
   constexpr int kRanks = 3;
-  constexpr int64_t kDeadline = 300'000;
+  // Long enough for ranks whose first calls are late: kernels are loaded and cards wake up.
+  constexpr int64_t kDeadline = 1'000'000;
   for (int form = 0; form < 3; ++form) {
     const Scenario scenario = with_deadline(form, kRanks, kDeadline);
     for (const int calls : {0, 3}) {
