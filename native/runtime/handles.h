@@ -35,7 +35,7 @@ struct h4j_event {
 struct h4j_graph {
   CUcontext context;
   CUgraphExec executable;
-  std::mutex launching;  // the driver leaves it to its callers that one thread at a time launches a graph
+  std::mutex launching{};  // the driver leaves it to its callers that one thread at a time launches a graph
 };
 
 namespace h4j {
