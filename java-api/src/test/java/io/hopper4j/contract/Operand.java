@@ -16,7 +16,7 @@ import org.jspecify.annotations.Nullable;
  * @param dims its shape
  * @param kind how it may lie
  * @param unit elements that rows, or columns of scales, start at a multiple of
- * @param elements what it holds, row by row; null for what is only written
+ * @param elements what it holds, row by row; null for what is only written, and for scratch memory
  * @param presence whether it must be there
  */
 @SuppressWarnings("ArrayRecordComponent") // nobody compares these records
@@ -74,6 +74,15 @@ record Operand(
             final float @Nullable [] elements,
             final long... dims) {
         return new Operand(name, dtype, dims, kind, unit, elements, elements == null, Presence.NEEDED);
+    }
+
+    /** Bytes that a launch uses as it likes, at least so many. */
+    static Operand scratch(final String name, final long bytes) {
+        return new Operand(name, DType.U8, new long[] {bytes}, Kind.BYTES, 1, null, false, Presence.NEEDED);
+    }
+
+    boolean isScratch() {
+        return elements == null && !isWritten;
     }
 
     /** This operand, read and written. */

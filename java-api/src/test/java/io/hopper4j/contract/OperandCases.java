@@ -129,13 +129,7 @@ final class OperandCases<T extends Tensor> {
             final Function<Map<String, @Nullable T>, Launch> bind) {
         final List<Operand> all = new ArrayList<>(operands);
         if (plan.workspaceBytes() > 0) {
-            all.add(Operand.of(
-                    Kind.BYTES,
-                    "workspace",
-                    DType.U8,
-                    1,
-                    new float[(int) plan.workspaceBytes()],
-                    plan.workspaceBytes()));
+            all.add(Operand.scratch("workspace", plan.workspaceBytes()));
         }
         return new OperandCase<>(operation, plan, null, all, bind);
     }
@@ -619,13 +613,7 @@ final class OperandCases<T extends Tensor> {
                                 normal(m, spec.group().topK()),
                                 m,
                                 spec.group().topK()),
-                        Operand.of(
-                                Kind.BYTES,
-                                "handle",
-                                DType.U8,
-                                1,
-                                new float[(int) plan.handleBytes()],
-                                plan.handleBytes()),
+                        Operand.scratch("handle", plan.handleBytes()),
                         maybe(packed("received", DType.I32, null, 2)),
                         wanted(
                                 byExpert,

@@ -55,6 +55,10 @@ abstract class OperandsFuzzTest<T extends Tensor> {
     private record Placed<T extends Tensor>(T bytes, T view) {}
 
     private Placed<T> place(final Backend<T> backend, final Operand operand, final TensorSpec layout) {
+        if (operand.isScratch()) {
+            final T memory = backend.allocate(layout);
+            return new Placed<>(memory, memory);
+        }
         final HostTensor bytes = HostTensor.allocate(backend.host, DType.U8, Math.max(16, layout.byteSpan()));
         bytes.segment().fill(POISON);
         if (operand.elements() != null && layout.elements() == operand.elements().length) {
@@ -304,6 +308,11 @@ abstract class OperandsFuzzTest<T extends Tensor> {
 
     @Test
     void shouldComputeOrRefuseEveryCall() {
+        fuzz();
+    }
+
+    /** All calls, and what is expected of their counts. */
+    final void fuzz() {
         Tally.quietly(this::rounds);
         tally.print();
         // Each that a spec is for, and the schedule of a decode.
@@ -332,9 +341,9 @@ abstract class OperandsFuzzTest<T extends Tensor> {
     /** Another result, a byte written between rows, and a refusal that blames another operand. */
     @Test
     void shouldCatchPlantedFaults() {
-        try (Backend<T> backend = open()) {
-            final SplittableRandom random = new SplittableRandom(3);
-            final OperandCase<T> called = new OperandCases<>(backend, random).any();
+        final SplittableRandom random = new SplittableRandom(3);
+        try (Backend<T> backend = open();
+                OperandCase<T> called = new OperandCases<>(backend, random).any()) {
             final Map<String, float[]> expected = run(backend, called, place(backend, called, null));
             expected.values().forEach(values -> values[0] += 1);
             assertThatExceptionOfType(AssertionError.class)
@@ -351,7 +360,6 @@ abstract class OperandsFuzzTest<T extends Tensor> {
                             IllegalArgumentException.class,
                             () -> bind(called, new HashMap<>()),
                             "gemm: out"));
-            called.close();
         }
     }
 }
