@@ -46,7 +46,8 @@ public interface Stream extends AutoCloseable {
     void await(Event event);
 
     /**
-     * Records what {@code work} puts into this stream, without running it. The capture ends even when {@code work} throws; then there is
+     * Records what {@code work} puts into this stream, without running it. Meanwhile this stream, and streams that have joined by an event of it, are the
+     * calling thread's: calls of other threads throw {@link IllegalStateException}. The capture ends even when {@code work} throws; then there is
      * no graph, and the exception is passed on.
      *
      * @param work puts work into the stream it is given, this one; must not synchronise it

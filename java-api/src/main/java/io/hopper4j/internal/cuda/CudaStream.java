@@ -49,6 +49,12 @@ final class CudaStream implements Stream {
     /** Begins a call on this stream and answers its native handle; {@link #exit} must follow. */
     MemorySegment enter() {
         lifetime.enter();
+        final Capture current = capture();
+        if (current != null && !current.isOfThisThread()) {
+            lifetime.exit();
+            throw new IllegalStateException(
+                    name + ": got a call of another thread while it is captured, need the one that captures");
+        }
         return handle;
     }
 
@@ -119,13 +125,17 @@ final class CudaStream implements Stream {
         final CudaEvent mark = CudaEvent.of("stream: event", event);
         final MemorySegment stream = enter();
         try (Call call = new Call()) {
+            final Capture joined = mark.capture();
+            if (joined != null && joined.isActive() && !joined.isOfThisThread()) {
+                throw new IllegalStateException(
+                        name + ": await: got a call of another thread than captures the event, need that one");
+            }
             final MemorySegment awaited = mark.enter();
             try {
                 call.check(hopper4j_h.h4j_stream_wait(stream, awaited, call.error()));
             } finally {
                 mark.exit();
             }
-            final Capture joined = mark.capture();
             if (joined != null && capture() == null) {
                 capture = joined;
             }
