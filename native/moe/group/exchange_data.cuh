@@ -10,6 +10,8 @@
 #include "hopper4j.h"
 
 namespace h4j::testing {
+// Each test file has its own: what is warmed up must be the very kernels that run, and kernels of a header are of one file.
+namespace {
 
 inline constexpr int kCheckThreads = 512;
 inline constexpr int kCheckBlock = 128;  // elements that share a scale
@@ -400,4 +402,5 @@ static __global__ __launch_bounds__(kCheckThreads) void check_sums(Exchange e, M
   if (threadIdx.x == 0 && blockIdx.x == 0) atomicAdd(&m.findings->sums, static_cast<unsigned long long>(tokens));
 }
 
+}  // namespace
 }  // namespace h4j::testing

@@ -18,6 +18,8 @@
 #include "testing/gpu.h"
 
 namespace h4j::testing {
+// Each test file has its own: what is warmed up must be the very kernels that run, and kernels of a header are of one file.
+namespace {
 
 #define H4J_EXPECT_CUDA(call) EXPECT_EQ(cudaSuccess, (call))
 
@@ -504,4 +506,5 @@ inline void run_ranks(const Scenario& scenario, const std::function<void(Rank&)>
   for (std::thread& thread : threads) thread.join();
 }
 
+}  // namespace
 }  // namespace h4j::testing
