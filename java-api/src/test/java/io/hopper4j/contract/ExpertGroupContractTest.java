@@ -763,21 +763,21 @@ abstract class ExpertGroupContractTest<T extends Tensor> {
                 DispatchSpec.of(spec(2), DType.F8_E4M3),
                 DispatchSpec.of(spec(2), DType.F8_E4M3).withLayout(MoeLayout.EXPERT),
                 DispatchSpec.latency(spec(2).withLatencyTokens(8), DType.BF16))) {
+            // Where ranks share a device, whichever of them waits first is told.
+            final List<String> told = java.util.Collections.synchronizedList(new ArrayList<>());
             run(call.group(), rank -> {
                 final Tokens mine = tokens(call, rank.backend().host, 15).get(rank.number());
+                if (rank.number() == 0) {
+                    mine.experts()[5] = 700;
+                    mine.experts()[9] = -2;
+                }
                 try (DispatchPlan<T> plan = rank.group().plan(call)) {
-                    if (rank.number() == 0) {
-                        mine.experts()[5] = 700;
-                        mine.experts()[9] = -2;
-                        final Tensors<T> tensors = tensors(rank, plan, mine);
-                        assertThatThrownBy(() -> dispatch(rank, plan, tensors.operands(), mine.count()))
-                                .isInstanceOf(IllegalArgumentException.class)
-                                .hasMessage("moe_dispatch: experts[5]: got 700, need -1..4");
-                    } else {
-                        dispatch(rank, plan, tensors(rank, plan, mine).operands(), mine.count());
-                    }
+                    dispatch(rank, plan, tensors(rank, plan, mine).operands(), mine.count());
+                } catch (final IllegalArgumentException e) {
+                    told.add(e.getMessage());
                 }
             });
+            assertThat(told).containsExactly("moe_dispatch: experts[5]: got 700, need -1..4");
         }
     }
 
