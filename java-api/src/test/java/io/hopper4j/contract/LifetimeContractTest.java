@@ -40,6 +40,10 @@ abstract class LifetimeContractTest<T extends Tensor> {
 
     @Test
     void shouldSurviveRandomCallsOnEightThreads() throws InterruptedException {
+        stressOnPlatformThreads();
+    }
+
+    final void stressOnPlatformThreads() throws InterruptedException {
         stress(Fuzz.times(100_000), Executors.newFixedThreadPool(THREADS));
     }
 

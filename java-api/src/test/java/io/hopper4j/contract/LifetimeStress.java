@@ -50,7 +50,8 @@ final class LifetimeStress<T extends Tensor> {
                     + "|Already closed|is acquired by).*",
             Pattern.DOTALL);
     /** CUDA's words where a thread waits for a stream that another begins to capture at this moment. */
-    private static final Pattern CAPTURE_BROKEN = Pattern.compile(".*CUDA_ERROR_STREAM_CAPTURE_\\w+.*", Pattern.DOTALL);
+    private static final Pattern CAPTURE_BROKEN =
+            Pattern.compile(".*CUDA_ERROR_(STREAM_CAPTURE_\\w+|STAND_IN \\(90\\d\\)).*", Pattern.DOTALL);
 
     /** Memory with one owner: a device arena or a host arena. */
     interface Owner<T extends Tensor> extends AutoCloseable {

@@ -29,6 +29,11 @@ final class StandInOperandsFuzzTest {
 
     @Test
     void shouldRefuseOnAStandInDriverToo() throws IOException, InterruptedException {
+        assertThat(run(Program.class)).startsWith("fuzz of operands of the CUDA kernels");
+    }
+
+    /** {@return what a program prints that runs on the stand-in driver, and ends well} */
+    static String run(final Class<?> program) throws IOException, InterruptedException {
         final String library = System.getProperty("hopper4j.library");
         assumeTrue(library != null, "the native library has not been built");
         final Path standIn = Path.of(String.valueOf(library)).resolveSibling("stand_in");
@@ -43,12 +48,12 @@ final class StandInOperandsFuzzTest {
                 "-Dhopper4j.fuzz.factor=" + Fuzz.times(1),
                 "-cp",
                 System.getProperty("java.class.path"),
-                Program.class.getName()));
+                program.getName()));
         java.environment().put("LD_LIBRARY_PATH", standIn.toString());
         final Process process = java.redirectErrorStream(true).start();
         final String out = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         System.out.print(out);
         assertThat(process.waitFor()).as(out).isZero();
-        assertThat(out).startsWith("fuzz of operands of the CUDA kernels");
+        return out;
     }
 }
