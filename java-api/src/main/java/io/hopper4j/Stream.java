@@ -52,7 +52,7 @@ public interface Stream extends AutoCloseable {
      *
      * @param work puts work into the stream it is given, this one; must not synchronise it
      * @return the recorded work, which the caller closes; it holds leases on the arenas of the tensors it works on
-     * @throws IllegalStateException if the stream is closed or being captured
+     * @throws IllegalStateException if the stream is closed or being captured, or another thread is inside a call on it
      * @throws DeviceException if the driver cannot capture what {@code work} did
      */
     Graph capture(CaptureBody work);

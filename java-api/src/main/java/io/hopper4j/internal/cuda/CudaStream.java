@@ -123,32 +123,48 @@ final class CudaStream implements Stream {
     @Override
     public void await(final Event event) {
         final CudaEvent mark = CudaEvent.of("stream: event", event);
+        final Capture joined = mark.capture();
+        if (joined != null && joined.isActive() && capture() == null) {
+            join(joined, mark);
+            return;
+        }
         final MemorySegment stream = enter();
         try (Call call = new Call()) {
-            final Capture joined = mark.capture();
-            if (joined != null && joined.isActive() && !joined.isOfThisThread()) {
-                throw new IllegalStateException(
-                        name + ": await: got a call of another thread than captures the event, need that one");
-            }
-            final MemorySegment awaited = mark.enter();
-            try {
-                call.check(hopper4j_h.h4j_stream_wait(stream, awaited, call.error()));
-            } finally {
-                mark.exit();
-            }
-            if (joined != null && capture() == null) {
-                capture = joined;
-            }
+            wait(stream, mark, call);
         } finally {
             exit();
         }
     }
 
+    private static void wait(final MemorySegment stream, final CudaEvent mark, final Call call) {
+        final MemorySegment awaited = mark.enter();
+        try {
+            call.check(hopper4j_h.h4j_stream_wait(stream, awaited, call.error()));
+        } finally {
+            mark.exit();
+        }
+    }
+
+    /** The driver does not stand it that a stream becomes part of a capture while another thread is inside a call on it. */
+    private void join(final Capture joined, final CudaEvent mark) {
+        if (!joined.isOfThisThread()) {
+            throw new IllegalStateException(
+                    name + ": await: got a call of another thread than captures the event, need that one");
+        }
+        lifetime.enterExclusively("await");
+        try (Call call = new Call()) {
+            wait(handle, mark, call);
+            capture = joined;
+        } finally {
+            lifetime.endExclusive();
+        }
+    }
+
     @Override
     public Graph capture(final CaptureBody work) {
-        final MemorySegment stream = enter();
+        final Capture begun = begin();
+        final MemorySegment stream = handle;
         try (Call call = new Call()) {
-            final Capture begun = begin(stream, call);
             try {
                 work.record(this);
             } catch (Throwable t) {
@@ -169,12 +185,24 @@ final class CudaStream implements Stream {
         }
     }
 
-    private synchronized Capture begin(final MemorySegment stream, final Call call) {
+    /** Begins a capture with no other thread inside, and stays inside: as {@link #join}. */
+    private Capture begin() {
         requireNoCapture("capture");
-        call.check(hopper4j_h.h4j_capture_begin(stream, call.error()));
-        final Capture begun = new Capture();
-        capture = begun;
-        return begun;
+        lifetime.enterExclusively("capture");
+        boolean inside = false;
+        try (Call call = new Call()) {
+            requireNoCapture("capture");
+            call.check(hopper4j_h.h4j_capture_begin(handle, call.error()));
+            final Capture begun = new Capture();
+            capture = begun;
+            lifetime.endExclusiveInside();
+            inside = true;
+            return begun;
+        } finally {
+            if (!inside) {
+                lifetime.endExclusive();
+            }
+        }
     }
 
     @Override

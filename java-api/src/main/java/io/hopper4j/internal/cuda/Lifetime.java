@@ -59,7 +59,7 @@ final class Lifetime {
 
     private IllegalStateException unusable(final int state) {
         return new IllegalStateException(name + ": got "
-                + (state == CLOSED ? "a closed one" : "one that another thread rebinds") + ", need an open one");
+                + (state == CLOSED ? "a closed one" : "one that another thread changes") + ", need an open one");
     }
 
     /**
@@ -99,6 +99,11 @@ final class Lifetime {
 
     void endExclusive() {
         inside.set(0);
+    }
+
+    /** Goes on inside after a change, so that nobody closes in between; {@link #exit} must follow. */
+    void endExclusiveInside() {
+        inside.set(1);
     }
 
     /**

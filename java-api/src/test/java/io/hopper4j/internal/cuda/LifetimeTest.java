@@ -63,7 +63,7 @@ final class LifetimeTest {
         lifetime.enterExclusively("rebind");
         assertThatIllegalStateException()
                 .isThrownBy(lifetime::enter)
-                .withMessage("thing: got one that another thread rebinds, need an open one");
+                .withMessage("thing: got one that another thread changes, need an open one");
         assertThatIllegalStateException().isThrownBy(lifetime::close);
         lifetime.endExclusive();
         lifetime.enter();
