@@ -40,7 +40,7 @@ void Kernel::launch(Shape shape, CUstream stream, const void* argument) const {
   config.hStream = stream;
   CUlaunchAttribute attributes[2];
   unsigned count = 0;
-  if (shape.cluster > 1) {
+  if (shape.cluster > 0) {
     attributes[count].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
     attributes[count++].value.clusterDim = {shape.cluster, 1, 1};
   }

@@ -49,7 +49,8 @@ class Kernel {
   struct Shape {
     unsigned grid;
     unsigned block;
-    unsigned cluster = 1;
+    // CTAs of a cluster; 0: none are formed. Clusters of one are placed on SMs in another order than CTAs without clusters.
+    unsigned cluster = 0;
     // May start before the kernel ahead of it has ended; the kernel itself waits where it must (programmatic dependent launch).
     bool early = false;
   };

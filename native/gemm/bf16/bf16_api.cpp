@@ -213,7 +213,8 @@ struct Launch final : h4j_launch {
 
   void launch(int grid, CUstream stream, const Params& used) const {
     const Config& config = plan.instance->config;
-    kernel.launch({static_cast<unsigned>(grid), static_cast<unsigned>(config.threads()), static_cast<unsigned>(params.slices)}, stream, &used);
+    const unsigned cluster = params.slices > 1 ? static_cast<unsigned>(params.slices) : 0;
+    kernel.launch({static_cast<unsigned>(grid), static_cast<unsigned>(config.threads()), cluster}, stream, &used);
   }
 
   MadeFrom plan;
