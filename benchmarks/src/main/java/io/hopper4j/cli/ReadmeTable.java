@@ -41,11 +41,11 @@ final class ReadmeTable {
         for (final BenchResult result : results) {
             final List<String> peers = result.peers();
             lines.add("");
-            lines.add("**%s on %s**, %d rows. %s"
+            lines.add("**%s on %s**, %s. %s"
                     .formatted(
                             result.text("family"),
                             HtmlReport.escape(result.text("gpu")),
-                            result.rows().size(),
+                            result.extent(),
                             peers.isEmpty()
                                     ? ""
                                     : "So many times as fast as each peer, geometric mean: "
