@@ -233,7 +233,7 @@ struct Launch final : h4j_launch {
 
   void launch(int grid, CUstream stream, const Params& used) const {
     const Config& config = plan.instance->config;
-    // Also without slices as clusters, of one CTA: 4096x32768x512 takes 127 us so, and 140 without (../NOTES.md, 14).
+    // Also without slices as clusters, of one CTA: a trial that launched the same code so took 127 us for 4096x32768x512, not 140 (../NOTES.md, 14).
     kernel.launch(
         {static_cast<unsigned>(grid), static_cast<unsigned>(config.threads()), static_cast<unsigned>(config.slices), plan.spec.constant_b != 0},
         stream, &used);
