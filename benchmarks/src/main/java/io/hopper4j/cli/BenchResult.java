@@ -24,12 +24,6 @@ record BenchResult(Path file, Map<?, ?> document) {
 
     private static final JsonSchema RULES = JsonSchema.ofResource("/schema/bench-result-1.json");
 
-    /** {@return {@code 40 rows}, and whether the run was interrupted before its last} */
-    String extent() {
-        return rows().size() + " rows"
-                + (Boolean.TRUE.equals(document.get("complete")) ? "" : ", interrupted before the last ones");
-    }
-
     /**
      * Reads a file.
      *

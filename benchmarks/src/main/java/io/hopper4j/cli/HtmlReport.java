@@ -46,7 +46,7 @@ final class HtmlReport {
         int figures = 0;
         for (final BenchResult result : results) {
             page.append("<section>\n<h2>")
-                    .append(escape(result.text("family") + " on " + result.text("gpu") + ": " + result.extent()))
+                    .append(escape(result.text("family") + " on " + result.text("gpu")))
                     .append("</h2>\n");
             head(page, result);
             for (final Map.Entry<String, List<BenchResult.Row>> group :

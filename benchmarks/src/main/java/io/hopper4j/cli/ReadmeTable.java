@@ -41,11 +41,11 @@ final class ReadmeTable {
         for (final BenchResult result : results) {
             final List<String> peers = result.peers();
             lines.add("");
-            lines.add("**%s on %s**, %s. %s"
+            lines.add("**%s on %s**, %d rows. %s"
                     .formatted(
                             result.text("family"),
                             HtmlReport.escape(result.text("gpu")),
-                            result.extent(),
+                            result.rows().size(),
                             peers.isEmpty()
                                     ? ""
                                     : "So many times as fast as each peer, geometric mean: "
