@@ -7,8 +7,7 @@
 
 namespace h4j::gemm {
 
-// The constants here and in cost.cpp are fitted to the times of 500 pairs of shape and instance on an H200, in clocks of 1.755 GHz (NOTES.md, 14): they rank the
-// public shapes' instances within 1 % of the best in the mean.
+// The constants here and in cost.cpp are fitted to the times of 359 pairs of shape and instance on an H200, in clocks of 1.755 GHz (NOTES.md, 14).
 
 // What a product draws from the L2, and what one SM takes.
 inline constexpr double kL2BytesPerClock = 7660.0;
