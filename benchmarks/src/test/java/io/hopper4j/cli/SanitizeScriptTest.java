@@ -58,14 +58,21 @@ final class SanitizeScriptTest {
                 """.formatted(home.resolve("called"), hazards, hazards, hazards));
     }
 
-    private Answer run(final String... arguments) throws IOException, InterruptedException {
+    private Process start(final String... arguments) throws IOException {
         final List<String> command =
                 new ArrayList<>(List.of(home.resolve("bin/sanitize").toString()));
         command.addAll(List.of(arguments));
         final ProcessBuilder builder = new ProcessBuilder(command).redirectErrorStream(true);
         builder.environment().put("PATH", home.resolve("tools") + ":/usr/bin:/bin");
         builder.environment().put("HOPPER4J_TESTS", home.resolve("tests").toString());
-        final Process process = builder.start();
+        return builder.start();
+    }
+
+    private Answer run(final String... arguments) throws IOException, InterruptedException {
+        return answer(start(arguments));
+    }
+
+    private static Answer answer(final Process process) throws IOException, InterruptedException {
         final String out = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         return new Answer(process.waitFor(), out);
     }
@@ -117,6 +124,30 @@ final class SanitizeScriptTest {
         final Answer answer = run("--tool", "memcheck", "--limit", "1");
         assertThat(answer.status()).isEqualTo(1);
         assertThat(answer.out()).contains("NOT DONE in 1 s").contains("sanitize: FOUND something, or not done");
+    }
+
+    @Test
+    void shouldPrintWhatIsDoneWhenTerminated() throws IOException, InterruptedException {
+        sanitizer(0);
+        executable("tests", """
+                #!/bin/sh
+                case "$*" in
+                  *--gtest_list_tests*) printf 'GemmGpu.\\n  A\\nRingGpu.\\n  C\\n' ;;
+                  *RingGpu*) exec sleep 60 ;;
+                  *) echo '[==========] 2 tests from 1 test suite ran. (1 ms total)' ;;
+                esac
+                """);
+        final Path logs = home.resolve("logs");
+        final Process process = start("--tool", "memcheck", "--logs", logs.toString());
+        final Path second = logs.resolve("2.log");
+        while (process.isAlive() && !(Files.exists(logs.resolve("1.cell")) && Files.exists(second))) {
+            Thread.sleep(20);
+        }
+        process.toHandle().destroy(); // leaves its streams open
+        final Answer answer = answer(process);
+        assertThat(answer.status()).isEqualTo(1);
+        assertThat(answer.out()).contains("ok, 2 tests").contains("not ended").contains("2 cells in");
+        assertThat(second).exists();
     }
 
     @Test
