@@ -31,9 +31,12 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.Set;
+import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -41,9 +44,10 @@ import java.util.concurrent.Future;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Dispatch and combine of an expert group whose ranks are threads of this process, dealt out to the GPUs of the run. Every rank has all tokens of the shape, each
- * with distinct experts drawn at random. Times are of events around one call, after the L2 of every GPU was flushed and all ranks have met; the slower rank counts.
- * Keys: ranks, tokens (of a rank), hidden, topk, experts (of all ranks), bits of an element that travels, SMs of a rank's kernel.
+ * Dispatch and combine of an expert group whose ranks are dealt out to the GPUs of the run: threads of this process, or, with as many processes as ranks, a JVM each
+ * ({@link ExpertRankProcess}). Every rank has all tokens of the shape, each with distinct experts drawn at random. Times are of events around one call, after the L2
+ * of every GPU was flushed and all ranks have met; the slower rank counts. Keys: ranks, processes, tokens (of a rank), hidden, topk, experts (of all ranks), bits of an
+ * element that travels, SMs of a rank's kernel.
  */
 final class ExpertGroupBench implements BenchOperation {
     private static final long FP8 = 8;
@@ -102,11 +106,12 @@ final class ExpertGroupBench implements BenchOperation {
 
     @Override
     public List<String> keys() {
-        return List.of("ranks", "tokens", "hidden", "topk", "experts", "bits", "sms");
+        return List.of("ranks", "processes", "tokens", "hidden", "topk", "experts", "bits", "sms");
     }
 
     private static BenchShape shape(final long tokens, final long bits, final long sms) {
-        return BenchShape.of("ranks", 2, "tokens", tokens)
+        return BenchShape.of("ranks", 2, "processes", 1)
+                .with("tokens", tokens)
                 .with("hidden", 7168)
                 .with("topk", 8)
                 .with("experts", 256)
@@ -147,6 +152,13 @@ final class ExpertGroupBench implements BenchOperation {
                 }
             }
         }
+        // The same with a process a rank, as wide as each case wants it.
+        final Set<Long> seen = new HashSet<>();
+        for (final BenchShape shape : List.copyOf(shapes)) {
+            if (seen.add(shape.get("tokens") * 100 + shape.get("bits"))) {
+                shapes.add(shape.with("processes", shape.get("ranks")));
+            }
+        }
         return shapes;
     }
 
@@ -180,6 +192,10 @@ final class ExpertGroupBench implements BenchOperation {
         final int gpus = gpu.devices().size();
         final long sharing = Math.ceilDiv(shape.get("ranks"), gpus);
         final int sms = gpu.device().info().smCount();
+        final long processes = shape.get("processes");
+        if (processes != 1 && (processes != shape.get("ranks") || processes > gpus)) {
+            return Optional.of("ranks are of one process, or have a process and a GPU each: more --gpus");
+        }
         return sharing * shape.get("sms") <= sms
                 ? Optional.empty()
                 : Optional.of(sharing + " ranks of " + shape.get("sms") + " SMs do not fit a GPU of " + sms
@@ -188,7 +204,34 @@ final class ExpertGroupBench implements BenchOperation {
 
     @Override
     public Prepared prepare(final BenchGpu gpu, final BenchShape shape, final long seed) {
-        return new Ranks(gpu, part, shape, seed);
+        if (shape.get("processes") == 1) {
+            return new Ranks(gpu, part, shape, seed, List.of(), inProcess(shape));
+        }
+        final int ranks = Math.toIntExact(shape.get("ranks"));
+        final ExpertRankProcess.Meeting meeting = ExpertRankProcess.Meeting.choose();
+        final List<ExpertRankProcess> others = new ArrayList<>();
+        for (int rank = 1; rank < ranks; rank++) {
+            others.add(
+                    ExpertRankProcess.start(new BenchOperations.Case(this, shape), seed, rank, gpu.devices(), meeting));
+        }
+        return new Ranks(gpu, part, shape, seed, others, List.of(() -> meeting.end(0, ranks)));
+    }
+
+    private static List<Callable<Rendezvous>> inProcess(final BenchShape shape) {
+        final List<Callable<Rendezvous>> ends = new ArrayList<>();
+        Rendezvous.inProcess(Math.toIntExact(shape.get("ranks"))).forEach(end -> ends.add(() -> end));
+        return ends;
+    }
+
+    /** One rank of a case with a process each; {@link #prepare} makes the first. */
+    Ranks prepareRank(
+            final BenchGpu gpu,
+            final BenchShape shape,
+            final long seed,
+            final int rank,
+            final ExpertRankProcess.Meeting meeting) {
+        final int ranks = Math.toIntExact(shape.get("ranks"));
+        return new Ranks(gpu, part, shape, seed, List.of(), List.of(() -> meeting.end(rank, ranks)));
     }
 
     private static DispatchSpec call(final Part part, final BenchShape shape) {
@@ -276,8 +319,64 @@ final class ExpertGroupBench implements BenchOperation {
         }
     }
 
-    /** All ranks, ready for the call. */
-    private static final class Ranks implements Prepared {
+    /** Streams of all ranks go on from here together. */
+    private interface Together extends AutoCloseable {
+        void meet(int rank, Stream stream);
+
+        @Override
+        void close();
+    }
+
+    /** Of ranks in one process, which closes it. */
+    private record MeetingHere(NativeBench.Meeting meeting) implements Together {
+        @Override
+        public void meet(final int rank, final Stream stream) {
+            meeting.meet(rank, stream.handle());
+        }
+
+        @Override
+        public void close() {}
+    }
+
+    /** Of ranks in several processes: a call that sends nothing ends when all ranks have begun it. */
+    private static final class MeetingByCall implements Together {
+        private final ExpertGroup<DeviceTensor> group;
+        private final DispatchPlan<DeviceTensor> plan;
+        private final DispatchLaunch<DeviceTensor> launch;
+
+        MeetingByCall(final Kernels<DeviceTensor> kernels, final DeviceArena arena, final Rendezvous end) {
+            final int hidden = BLOCK;
+            final ExpertGroupSpec spec = ExpertGroupSpec.of(end.ranks(), end.ranks(), 1, hidden, 0)
+                    .withLatencyTokens(1)
+                    .withRows(DType.BF16)
+                    .withSmBudget(2);
+            this.group = kernels.openGroup(spec, end);
+            this.plan = group.plan(DispatchSpec.latency(spec, DType.BF16));
+            this.launch = plan.bind(DispatchOperands.of(
+                            arena.allocate(DType.BF16, 1, hidden),
+                            null,
+                            arena.allocate(DType.I32, 1, 1),
+                            arena.allocate(DType.F32, 1, 1),
+                            arena.allocate(DType.U8, plan.handleBytes()))
+                    .withOut(
+                            arena.allocate(DType.BF16, 1, plan.outRows(), hidden), null, arena.allocate(DType.I32, 1)));
+        }
+
+        @Override
+        public void meet(final int rank, final Stream stream) {
+            launch.launch(stream, 0);
+        }
+
+        @Override
+        public void close() {
+            launch.close();
+            plan.close();
+            group.close();
+        }
+    }
+
+    /** The ranks of this process, ready for the call. */
+    static final class Ranks implements Prepared {
         private final BenchGpu gpu;
         private final Part part;
         private final DispatchSpec call;
@@ -285,7 +384,10 @@ final class ExpertGroupBench implements BenchOperation {
         private final Arena host = Arena.ofShared();
         private final List<Member> members = new ArrayList<>();
         private final List<NativeBench.Session> sessions = new ArrayList<>();
-        private final NativeBench.Meeting meeting;
+        /** Where all ranks are of this process. */
+        private final NativeBench.@Nullable Meeting meeting;
+
+        private final List<ExpertRankProcess> others;
         private final Places places;
         /** Rows as they are given, and, where they travel as FP8, as they travel. */
         private final HostTensor drawn;
@@ -293,8 +395,15 @@ final class ExpertGroupBench implements BenchOperation {
         private final @Nullable Scaled<HostTensor> travelling;
         private final HostTensor weights;
 
-        Ranks(final BenchGpu gpu, final Part part, final BenchShape shape, final long seed) {
+        Ranks(
+                final BenchGpu gpu,
+                final Part part,
+                final BenchShape shape,
+                final long seed,
+                final List<ExpertRankProcess> others,
+                final List<Callable<Rendezvous>> ends) {
             this.gpu = gpu;
+            this.others = others;
             this.part = part;
             this.call = call(part, shape);
             this.random = new SplitMix64(seed);
@@ -318,17 +427,18 @@ final class ExpertGroupBench implements BenchOperation {
             }
             this.weights = HostTensor.allocate(host, DType.F32, call.maxTokens(), group.topK());
             HostData.fillWithNormal(weights, random);
+            final boolean alone = ends.size() < group.ranks(); // a process a rank
             final int[] ordinals = new int[group.ranks()];
             Arrays.setAll(ordinals, rank -> device(rank).index());
-            this.meeting = gpu.library().openMeeting(ordinals);
+            this.meeting = alone ? null : gpu.library().openMeeting(ordinals);
             try {
-                for (final Device device : gpu.devices()) {
+                for (final Device device : alone ? List.of(gpu.device()) : gpu.devices()) {
                     sessions.add(
                             device.index() == gpu.device().index()
                                     ? gpu.session()
                                     : gpu.library().open(device.index()));
                 }
-                open();
+                open(ends);
                 // Combine needs what a dispatch leaves.
                 members.forEach(member -> member.launchDispatch());
                 members.forEach(member -> member.finish());
@@ -358,12 +468,11 @@ final class ExpertGroupBench implements BenchOperation {
         }
 
         /** Opening a group needs all ranks at once. */
-        private void open() {
-            try (ExecutorService threads =
-                    Executors.newFixedThreadPool(call.group().ranks())) {
+        private void open(final List<Callable<Rendezvous>> ends) {
+            try (ExecutorService threads = Executors.newFixedThreadPool(ends.size())) {
                 final List<Future<Member>> opening = new ArrayList<>();
-                for (final Rendezvous end : Rendezvous.inProcess(call.group().ranks())) {
-                    opening.add(threads.submit(() -> new Member(end)));
+                for (final Callable<Rendezvous> end : ends) {
+                    opening.add(threads.submit(() -> new Member(end.call())));
                 }
                 for (final Future<Member> one : opening) {
                     members.add(one.get());
@@ -391,11 +500,26 @@ final class ExpertGroupBench implements BenchOperation {
 
         @Override
         public void run() {
+            others.forEach(other -> other.tell("run"));
             members.forEach(Member::launch);
         }
 
         @Override
         public Optional<KernelTimer.Timing> time(final Method method, final int repetitions) {
+            others.forEach(other -> other.tell("time " + method.name() + " " + repetitions));
+            final double[] times = times(method, repetitions);
+            for (final ExpertRankProcess other : others) {
+                final String[] theirs = other.answer().split(" ", -1);
+                for (int i = 0; i < repetitions; i++) {
+                    times[i] = Math.max(times[i], Double.parseDouble(theirs[i]));
+                }
+            }
+            final Statistics statistics = Statistics.of(times);
+            return Optional.of(new KernelTimer.Timing(KernelTimer.Method.EVENTS, statistics, statistics.median(), 0));
+        }
+
+        /** Microseconds of each call, of the slower rank of this process. */
+        double[] times(final Method method, final int repetitions) {
             final KernelTimer.Flush flush = method == Method.OURS ? KernelTimer.Flush.CLEAN : PEERS_FLUSH;
             final List<List<Event>> events = new ArrayList<>();
             members.forEach(_ -> events.add(new ArrayList<>()));
@@ -406,7 +530,7 @@ final class ExpertGroupBench implements BenchOperation {
                         session.flush(on.stream.handle(), flush.writeBytes(), flush.readBytes());
                     }
                     for (final Member member : members) {
-                        meeting.meet(member.rank, member.stream.handle());
+                        member.meet();
                         if (i >= 0) {
                             events.get(member.rank).add(member.stream.record());
                         }
@@ -425,9 +549,7 @@ final class ExpertGroupBench implements BenchOperation {
                         times[i] = Math.max(times[i], us);
                     }
                 }
-                final Statistics statistics = Statistics.of(times);
-                return Optional.of(
-                        new KernelTimer.Timing(KernelTimer.Method.EVENTS, statistics, statistics.median(), 0));
+                return times;
             } finally {
                 events.forEach(of -> of.forEach(Event::close));
             }
@@ -435,6 +557,16 @@ final class ExpertGroupBench implements BenchOperation {
 
         @Override
         public Deviation check() {
+            others.forEach(other -> other.tell("check"));
+            long differing = differing();
+            for (final ExpertRankProcess other : others) {
+                differing += Long.parseLong(other.answer());
+            }
+            return new Deviation("differing", (double) differing, 0, Double.NaN, differing == 0);
+        }
+
+        /** Calls once more, and counts what is not as it must be at the ranks of this process. */
+        long differing() {
             members.forEach(Member::clear);
             members.forEach(Member::launch);
             members.forEach(member -> member.finish());
@@ -442,7 +574,7 @@ final class ExpertGroupBench implements BenchOperation {
             for (final Member member : members) {
                 differing += part.back ? member.differingSums() : member.differingRows();
             }
-            return new Deviation("differing", (double) differing, 0, Double.NaN, differing == 0);
+            return differing;
         }
 
         @Override
@@ -455,7 +587,10 @@ final class ExpertGroupBench implements BenchOperation {
             members.forEach(member -> member.stream.synchronize());
             members.forEach(Member::close);
             sessions.stream().filter(session -> session != gpu.session()).forEach(NativeBench.Session::close);
-            meeting.close();
+            if (meeting != null) {
+                meeting.close();
+            }
+            others.forEach(ExpertRankProcess::close);
             host.close();
         }
 
@@ -466,6 +601,7 @@ final class ExpertGroupBench implements BenchOperation {
             private final Stream stream;
             private final DeviceArena arena;
             private final ExpertGroup<DeviceTensor> group;
+            private final Together together;
             private final DispatchPlan<DeviceTensor> there;
             private final CombinePlan<DeviceTensor> back;
             private final DispatchOperands<DeviceTensor> operands;
@@ -480,6 +616,8 @@ final class ExpertGroupBench implements BenchOperation {
                 this.stream = kernels.openStream();
                 this.arena = device(rank).openArena(stream);
                 this.group = kernels.openGroup(call.group(), end);
+                final NativeBench.Meeting here = meeting;
+                this.together = here == null ? new MeetingByCall(kernels, arena, end) : new MeetingHere(here);
                 this.there = group.plan(call);
                 this.back = group.plan(CombineSpec.of(call));
                 this.operands = operands();
@@ -575,6 +713,10 @@ final class ExpertGroupBench implements BenchOperation {
                     returned.copyFrom(HostTensor.wrap(filled.segment(), returned.spec()), stream);
                     stream.synchronize();
                 }
+            }
+
+            void meet() {
+                together.meet(rank, stream);
             }
 
             void launchDispatch() {
@@ -761,6 +903,7 @@ final class ExpertGroupBench implements BenchOperation {
                 combine.close();
                 there.close();
                 back.close();
+                together.close();
                 group.close();
                 arena.close();
                 stream.close();

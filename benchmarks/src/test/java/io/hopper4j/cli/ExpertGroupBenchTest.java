@@ -10,8 +10,8 @@ import org.junit.jupiter.api.Test;
 
 final class ExpertGroupBenchTest {
     private static BenchOperation.Work work(final String operation, final int tokens, final int bits) {
-        return BenchOperations.parse(operation + " ranks=2 tokens=" + tokens + " hidden=7168 topk=8 experts=256 bits="
-                        + bits + " sms=24")
+        return BenchOperations.parse(operation + " ranks=2 processes=1 tokens=" + tokens
+                        + " hidden=7168 topk=8 experts=256 bits=" + bits + " sms=24")
                 .work();
     }
 
