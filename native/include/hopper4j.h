@@ -890,7 +890,7 @@ H4J_API h4j_status h4j_moe_dispatch_rebind(h4j_launch* launch, const h4j_moe_dis
 /* -- moe_combine: the way back --
  * out[t] = sum over ranks, in rank order, of the rank's partial row of token t (+ residual[t]), summed in F32, rounded to BF16.
  * Rank layout: partial rows stand in the group's `partials`. Expert layout: a rank's partial row is the sum over k of weights[t][k] * x[row of (t, k)] in
- * F32, rounded to BF16; in throughput calls a rank's own part is not rounded and is the first in the sum. */
+ * F32, rounded to BF16; a rank's own part is not rounded and is the first in the sum. */
 typedef struct h4j_moe_combine_spec {
   uint32_t struct_size;
   int32_t mode;
@@ -904,7 +904,7 @@ typedef struct h4j_moe_combine_args {
   uint32_t struct_size;
   uint32_t reserved;
   uint64_t handle;   /* as dispatch left it */
-  uint64_t x;        /* expert layout: BF16 rows in the layout of dispatch's `out`, 16-byte aligned */
+  uint64_t x;        /* expert layout: BF16 rows in the layout of dispatch's `out`, 16-byte aligned; read by both halves */
   int64_t x_ld;      /* a multiple of 8, >= hidden */
   uint64_t residual; /* BF16 [tokens, hidden], 16-byte aligned; 0 without */
   int64_t residual_ld;

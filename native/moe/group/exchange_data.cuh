@@ -375,7 +375,7 @@ static __global__ __launch_bounds__(kCheckThreads) void check_sums(Exchange e, M
         }
         return from;
       };
-      const bool own_first = e.expert_layout && !e.latency;
+      const bool own_first = e.expert_layout;
       if (own_first) sum = part_of(e.rank, sum);
       for (int rank = 0; rank < e.ranks; ++rank) {
         if ((own_first && rank == e.rank) || !goes_to(e, rank, e.rank, token)) continue;

@@ -1,7 +1,7 @@
 // Dispatch and combine of a few tokens, where the time of a wait is what counts: no barrier, data carry their own flags.
 //
-// In dispatch some CTAs only send, the others only receive; in combine every warp sends its part and then receives, and asks for the rows that it sends first while
-// the epoch is on its way: nobody waits who is waited for. A buffer is written again two epochs later; that is safe because each call waits for a word of every rank
+// In dispatch some CTAs only send, the others only receive; in combine every warp sends its part, then completes its share of this rank's own tokens, and asks for the
+// rows that it needs first while the epoch is on its way: nobody waits who is waited for. A buffer is written again two epochs later; that is safe because each call waits for a word of every rank
 // (routing, or combine's hello), so no rank is more than one call ahead of another.
 #pragma once
 
@@ -359,13 +359,16 @@ __device__ inline uint4 load_piece(const uint8_t* row, int offset, int bytes) {
 inline constexpr int kLineGroups = 2;  // of four lines, which a warp instruction holds
 inline constexpr int kLinesPerItem = 4 * kLineGroups;
 
-// The sending of sums over a row's experts at this rank, eight lines at a time.
-struct ReturnSender {
-  static constexpr int kAtOnce = 4;  // rows in flight
-  // Lane k has the k-th expert's row and weight.
+// A warp's items: eight lines of a row, summed over the row's experts at this rank. Rows of other ranks' tokens come first and are sent; those of this rank's own
+// tokens take in what the others send. So a warp that waits has sent all of its part.
+struct Summing {
+  static constexpr int kAtOnce = 4;       // rows in flight
+  static constexpr int kRanksAtOnce = 2;  // waited for at once
+  // Lane k has the k-th expert's row and weight; of an own token, all have the other ranks that it went to.
   struct Experts {
     int row;
     float weight;
+    uint64_t ranks;
   };
   // Rows whose loads are under way, and the experts that are left.
   struct Loaded {
@@ -374,29 +377,51 @@ struct ReturnSender {
     unsigned left;
   };
   const LatencyCombineParams& p;
-  int lines, items_of_row;
+  int lines, items_of_row, sent;  // items below `sent` are sent
 
-  __device__ explicit ReturnSender(const LatencyCombineParams& params)
-      : p(params), lines(params.group.shape.return_lines()), items_of_row((lines + kLinesPerItem - 1) / kLinesPerItem) {}
+  __device__ explicit Summing(const LatencyCombineParams& params)
+      : p(params),
+        lines(params.group.shape.return_lines()),
+        items_of_row((lines + kLinesPerItem - 1) / kLinesPerItem),
+        sent((params.group.shape.ranks - 1) * params.group.shape.latency_tokens * items_of_row) {}
 
-  __device__ int first() const { return static_cast<int>(blockIdx.x + gridDim.x * (threadIdx.x / 32)); }
-  __device__ int end() const { return static_cast<int>(p.group.shape.latency_rows()) * items_of_row; }
+  __device__ int first() const { return (p.start ? 0 : sent) + static_cast<int>(blockIdx.x + gridDim.x * (threadIdx.x / 32)); }
+  __device__ int step() const { return static_cast<int>(gridDim.x) * kWarps; }
+  __device__ int end() const { return p.finish ? sent + p.tokens * items_of_row : sent; }
+  __device__ bool is_own(int item) const { return item >= sent; }
+  __device__ int source_of(int item) const {
+    const int other = item / (items_of_row * p.group.shape.latency_tokens);
+    return is_own(item) ? p.group.shape.rank : other + (other >= p.group.shape.rank ? 1 : 0);
+  }
+  __device__ int token_of(int item) const {
+    return is_own(item) ? (item - sent) / items_of_row : item / items_of_row % p.group.shape.latency_tokens;
+  }
   __device__ int line_of(int item, int group_of_lines) const {
     return item % items_of_row * kLinesPerItem + 4 * group_of_lines + static_cast<int>(threadIdx.x % 32) / 8;
+  }
+  __device__ int offset_of(int item, int group_of_lines) const {
+    return line_of(item, group_of_lines) * kLinePayload + static_cast<int>(threadIdx.x % 8) * 16;
   }
 
   // Asked for together, and used if the source has the token.
   __device__ Experts experts_of(int item) const {
     const Shape& shape = p.group.shape;
     const int lane = threadIdx.x % 32;
-    if (item >= end() || lane >= shape.top_k) return {-1, 0.0f};
-    const int row = item / items_of_row;
-    const int source = row / shape.latency_tokens;
-    const int count = reinterpret_cast<const int32_t*>(p.handle + p.handle_at.tokens)[source];
-    const int64_t entry = static_cast<int64_t>(row) * shape.top_k + lane;
-    const Experts found{reinterpret_cast<const int32_t*>(p.handle + p.handle_at.rows)[entry],
-                        reinterpret_cast<const float*>(p.handle + p.handle_at.weights)[entry]};
-    return takes_part(p.group, source) && row % shape.latency_tokens < count ? found : Experts{-1, 0.0f};
+    if (item >= end()) return {-1, 0.0f, 0};
+    const int source = source_of(item);
+    const int token = token_of(item);
+    Experts found{-1, 0.0f, 0};
+    if (is_own(item)) {
+      found.ranks = reinterpret_cast<const uint64_t*>(p.handle + p.handle_at.ranks)[token] & p.group.active & ~(uint64_t{1} << shape.rank);
+    }
+    if (lane < shape.top_k) {
+      const int count = reinterpret_cast<const int32_t*>(p.handle + p.handle_at.tokens)[source];
+      const int64_t entry = (static_cast<int64_t>(source) * shape.latency_tokens + token) * shape.top_k + lane;
+      found.row = reinterpret_cast<const int32_t*>(p.handle + p.handle_at.rows)[entry];
+      found.weight = reinterpret_cast<const float*>(p.handle + p.handle_at.weights)[entry];
+      if (!takes_part(p.group, source) || token >= count) found.row = -1;
+    }
+    return found;
   }
 
   __device__ void load(int item, const Experts& experts, Loaded& loaded) const {
@@ -411,9 +436,7 @@ struct ReturnSender {
 #pragma unroll
       for (int g = 0; g < kLineGroups; ++g) {
         const bool wanted = used && line_of(item, g) < lines;
-        loaded.values[i][g] =
-            wanted ? load_piece(p.x + from * p.x_pitch, line_of(item, g) * kLinePayload + static_cast<int>(threadIdx.x % 8) * 16, bytes)
-                   : make_uint4(0, 0, 0, 0);
+        loaded.values[i][g] = wanted ? load_piece(p.x + from * p.x_pitch, offset_of(item, g), bytes) : make_uint4(0, 0, 0, 0);
       }
       loaded.left &= loaded.left - 1;
     }
@@ -427,23 +450,65 @@ struct ReturnSender {
   __device__ void put(int item, const float (&sums)[kLineGroups][8], uint32_t epoch) const {
     const Group& group = p.group;
     const Shape& shape = group.shape;
-    const int row = item / items_of_row;
-    const int source = row / shape.latency_tokens;
     const int64_t target =
-        group.offsets.returns +
-        ((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens + row % shape.latency_tokens) * lines * kLineBytes;
+        group.offsets.returns + ((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens + token_of(item)) * lines * kLineBytes;
 #pragma unroll
     for (int g = 0; g < kLineGroups; ++g) {
       if (line_of(item, g) >= lines) continue;
-      put_line(group.peers[source] + target + line_of(item, g) * kLineBytes + threadIdx.x % 8 * 16, sealed(to_bf16(sums[g]), epoch));
+      put_line(group.peers[source_of(item)] + target + line_of(item, g) * kLineBytes + threadIdx.x % 8 * 16, sealed(to_bf16(sums[g]), epoch));
     }
   }
 
-  // `experts` and `loaded` are of the warp's first item. The next item's rows are asked for before this one's are sent.
-  __device__ void send(Experts experts, Loaded& loaded, uint32_t epoch) const {
-    const int step = static_cast<int>(gridDim.x) * kWarps;
-    for (int item = first(); item < end(); item += step) {
-      const Experts next = experts_of(item + step);
+  // Adds the other ranks' sums, in their order, and the residual row. False: lost.
+  __device__ bool finish(int item, float (&sums)[kLineGroups][8], uint64_t left, uint32_t epoch) const {
+    const Group& group = p.group;
+    const Shape& shape = group.shape;
+    const int piece = threadIdx.x % 8;
+    const int bytes = 2 * shape.hidden;
+    const int token = token_of(item);
+    const uint8_t* window = group.peers[shape.rank] + group.offsets.returns;
+    uint4 residual[kLineGroups];
+#pragma unroll
+    for (int g = 0; g < kLineGroups; ++g) {
+      residual[g] = p.residual != nullptr && line_of(item, g) < lines ? load_piece(p.residual + token * p.residual_pitch, offset_of(item, g), bytes)
+                                                                      : make_uint4(0, 0, 0, 0);
+    }
+    while (left != 0) {
+      int ranks[kRanksAtOnce];
+#pragma unroll
+      for (int i = 0; i < kRanksAtOnce; ++i) {
+        ranks[i] = left != 0 ? __ffsll(static_cast<long long>(left)) - 1 : -1;
+        left &= left - 1;
+      }
+      uint4 values[kRanksAtOnce * kLineGroups];
+      const auto line_at = [&](int i) -> const uint8_t* {
+        const int line = line_of(item, i % kLineGroups);
+        const int rank = ranks[i / kLineGroups];
+        if (rank < 0 || line >= lines) return nullptr;
+        return window + (((static_cast<int64_t>(epoch % 2) * shape.ranks + rank) * shape.latency_tokens + token) * lines + line) * kLineBytes;
+      };
+      if (!await_lines(group, Phase::kReturn, epoch, line_at, [&](int i) { return ranks[i / kLineGroups]; }, values)) return false;
+#pragma unroll
+      for (int i = 0; i < kRanksAtOnce * kLineGroups; ++i)
+        add_bf16(sums[i % kLineGroups], values[i]);  // the last lane's upper half is the seal, and is not stored
+    }
+#pragma unroll
+    for (int g = 0; g < kLineGroups; ++g) {
+      if (line_of(item, g) >= lines) continue;
+      add_bf16(sums[g], residual[g]);
+      const uint4 rounded = to_bf16(sums[g]);
+      const int offset = offset_of(item, g);
+      uint8_t* target = p.out + token * p.out_pitch + offset;
+      if (offset < bytes) *reinterpret_cast<uint2*>(target) = make_uint2(rounded.x, rounded.y);
+      if (offset + 8 < bytes && piece != 7) *reinterpret_cast<uint2*>(target + 8) = make_uint2(rounded.z, rounded.w);
+    }
+    return true;
+  }
+
+  // `experts` and `loaded` are of the warp's first item. The next item's rows are asked for before this one is sent, or waits. False: lost.
+  __device__ bool run(Experts experts, Loaded& loaded, uint32_t epoch) const {
+    for (int item = first(); item < end(); item += step()) {
+      const Experts next = experts_of(item + step());
       const bool any = __any_sync(0xffffffffu, experts.row >= 0);
       float sums[kLineGroups][8] = {};
       for (bool more = any; more;) {
@@ -455,10 +520,15 @@ struct ReturnSender {
         more = loaded.left != 0;
         if (more) load(item, experts, loaded);
       }
-      if (item + step < end()) begin(item + step, next, loaded);
-      if (any) put(item, sums, epoch);
+      if (item + step() < end()) begin(item + step(), next, loaded);
+      if (is_own(item)) {
+        if (!finish(item, sums, experts.ranks, epoch)) return false;
+      } else if (any) {
+        put(item, sums, epoch);
+      }
       experts = next;
     }
+    return true;
   }
 };
 
@@ -470,71 +540,14 @@ __device__ inline void send_hello(const LatencyCombineParams& p, uint32_t epoch)
   put_line(group.peers[threadIdx.x / 8] + hello + threadIdx.x % 8 * 16, sealed(make_uint4(0, 0, 0, 0), epoch));
 }
 
-// The warps that sent last are the first to receive.
-__device__ inline int first_return() {
-  return static_cast<int>(gridDim.x) * kWarps - 1 - static_cast<int>(blockIdx.x + gridDim.x * (threadIdx.x / 32));
-}
-
-// `ranks` are those that have the token of the warp's first item.
-__device__ inline void receive_returns(const LatencyCombineParams& p, uint32_t epoch, uint64_t ranks_of_first) {
-  constexpr int kAtOnce = 2;  // ranks waited for at once
+// Those who had no rows of this rank have said so.
+__device__ inline void await_hello(const LatencyCombineParams& p, uint32_t epoch) {
   const Group& group = p.group;
   const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const int piece = lane % 8;
-  const int bytes = 2 * shape.hidden;
-  const int lines = shape.return_lines();
-  const int items = (lines + kLinesPerItem - 1) / kLinesPerItem;  // of a row
-  const uint8_t* window = group.peers[shape.rank];
-  const auto* handle_ranks = reinterpret_cast<const uint64_t*>(p.handle + p.handle_at.ranks);
-  for (int item = first_return(); item < p.tokens * items; item += static_cast<int>(gridDim.x) * kWarps) {
-    const int token = item / items;
-    uint64_t left = (item == first_return() ? ranks_of_first : handle_ranks[token]) & group.active;
-    const auto line_of = [&](int group_of_lines) { return item % items * kLinesPerItem + 4 * group_of_lines + lane / 8; };
-    uint4 residual[kLineGroups];
-#pragma unroll
-    for (int g = 0; g < kLineGroups; ++g) {
-      residual[g] = p.residual != nullptr && line_of(g) < lines
-                        ? load_piece(p.residual + token * p.residual_pitch, line_of(g) * kLinePayload + piece * 16, bytes)
-                        : make_uint4(0, 0, 0, 0);
-    }
-    float sums[kLineGroups][8] = {};
-    while (left != 0) {
-      int ranks[kAtOnce];
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        ranks[i] = left != 0 ? __ffsll(static_cast<long long>(left)) - 1 : -1;
-        left &= left - 1;
-      }
-      uint4 values[kAtOnce * kLineGroups];
-      const auto line_at = [&](int i) -> const uint8_t* {
-        const int line = line_of(i % kLineGroups);
-        const int rank = ranks[i / kLineGroups];
-        if (rank < 0 || line >= lines) return nullptr;
-        return window + group.offsets.returns +
-               (((static_cast<int64_t>(epoch % 2) * shape.ranks + rank) * shape.latency_tokens + token) * lines + line) * kLineBytes;
-      };
-      if (!await_lines(group, Phase::kReturn, epoch, line_at, [&](int i) { return ranks[i / kLineGroups]; }, values)) return;
-#pragma unroll
-      for (int i = 0; i < kAtOnce * kLineGroups; ++i)
-        add_bf16(sums[i % kLineGroups], values[i]);  // the last lane's upper half is the seal, and is not stored
-    }
-#pragma unroll
-    for (int g = 0; g < kLineGroups; ++g) {
-      if (line_of(g) >= lines) continue;
-      const int offset = line_of(g) * kLinePayload + piece * 16;
-      add_bf16(sums[g], residual[g]);
-      const uint4 rounded = to_bf16(sums[g]);
-      uint8_t* target = p.out + token * p.out_pitch + offset;
-      if (offset < bytes) *reinterpret_cast<uint2*>(target) = make_uint2(rounded.x, rounded.y);
-      if (offset + 8 < bytes && piece != 7) *reinterpret_cast<uint2*>(target + 8) = make_uint2(rounded.z, rounded.w);
-    }
-  }
   if (blockIdx.x != 0) return;
-  // Those who had no rows of this rank have said so.
-  for (int rank = warp; rank < shape.ranks; rank += kWarps) {
-    const uint8_t* hello = window + group.offsets.hello + (static_cast<int64_t>(epoch % 2) * shape.ranks + rank) * kLineBytes;
+  for (int rank = threadIdx.x / 32; rank < shape.ranks; rank += kWarps) {
+    const uint8_t* hello = group.peers[shape.rank] + group.offsets.hello + (static_cast<int64_t>(epoch % 2) * shape.ranks + rank) * kLineBytes;
     uint4 value[1];
     if (takes_part(group, rank) &&
         !await_lines(group, Phase::kReturn, epoch, [&](int) { return lane < 8 ? hello : nullptr; }, [&](int) { return rank; }, value)) {
@@ -545,26 +558,18 @@ __device__ inline void receive_returns(const LatencyCombineParams& p, uint32_t e
 
 __global__ __launch_bounds__(kThreads, 1) void latency_combine_kernel(const __grid_constant__ LatencyCombineParams p) {
   const Group& group = p.group;
-  const ReturnSender sender(p);
-  ReturnSender::Experts experts{-1, 0.0f};
-  ReturnSender::Loaded loaded{};
-  const int items = (group.shape.return_lines() + kLinesPerItem - 1) / kLinesPerItem;
-  uint64_t ranks = 0;
+  const Summing summing(p);
+  Summing::Experts experts{-1, 0.0f, 0};
+  Summing::Loaded loaded{};
   const uint32_t epoch = begin_call(group, group.state->channel[group.channel].latency_combine, p.finish != 0, [&] {
-    if (p.start && sender.first() < sender.end()) {
-      experts = sender.experts_of(sender.first());
-      sender.begin(sender.first(), experts, loaded);
-    }
-    if (p.finish && first_return() < p.tokens * items) {
-      ranks = reinterpret_cast<const uint64_t*>(p.handle + p.handle_at.ranks)[first_return() / items];
-    }
+    if (summing.first() >= summing.end()) return;
+    experts = summing.experts_of(summing.first());
+    summing.begin(summing.first(), experts, loaded);
   });
   if (epoch == 0) return;
-  if (p.start) {
-    send_hello(p, epoch);
-    sender.send(experts, loaded, epoch);
-  }
-  if (p.finish) receive_returns(p, epoch, ranks);
+  if (p.start) send_hello(p, epoch);
+  if (!summing.run(experts, loaded, epoch)) return;
+  if (p.finish) await_hello(p, epoch);
 }
 
 }  // namespace h4j::moe

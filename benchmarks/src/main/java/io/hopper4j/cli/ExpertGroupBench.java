@@ -856,12 +856,12 @@ final class ExpertGroupBench implements BenchOperation {
                     for (final long chosen : HostData.sample(random, call.maxTokens(), COMPARED_TOKENS)) {
                         final int token = (int) chosen;
                         final float[] sum = new float[hidden];
-                        if (part == Part.COMBINE_EXPERT) {
+                        if (part.expert) {
                             addExperts(sum, rank, token, rows);
                         }
                         for (int peer = 0; peer < call.group().ranks(); peer++) {
                             final int slot = places.slots[peer][rank][token];
-                            if (slot < 0 || (part == Part.COMBINE_EXPERT && peer == rank)) {
+                            if (slot < 0 || (part.expert && peer == rank)) {
                                 continue;
                             }
                             float[] partial = new float[hidden];

@@ -9,7 +9,7 @@ import org.jspecify.annotations.Nullable;
  *
  * @param <T> host or device tensors
  * @param handle as dispatch left it
- * @param x BF16 rows in the layout of dispatch's {@code out}; null in the layout RANK
+ * @param x BF16 rows in the layout of dispatch's {@code out}, which both halves read; null in the layout RANK
  * @param residual BF16 {@code [T, hidden]}; null where the spec has none
  * @param out BF16 {@code [T, hidden]}, written
  */

@@ -9,7 +9,7 @@ import java.util.Objects;
  * summed in F32, rounded once to BF16.
  *
  * <p>In {@link MoeLayout#RANK} the partial rows stand in {@link GroupBuffers#partials}. In {@link MoeLayout#EXPERT} a rank's partial row is the sum over k of
- * {@code weights[t][k] * x[row of (t, k)]} in F32, rounded to BF16; in throughput calls this rank's own part is not rounded, and is the first in the sum.
+ * {@code weights[t][k] * x[row of (t, k)]} in F32, rounded to BF16; this rank's own part is not rounded, and is the first in the sum.
  *
  * @param group the group's spec
  * @param mode throughput or latency, as dispatch had it

@@ -341,7 +341,7 @@ final class ExpertExchange {
                 ByteBuffer.allocate(rows * group.hidden() * Double.BYTES).order(ByteOrder.LITTLE_ENDIAN);
         int slot = 0;
         for (int source = 0; source < group.ranks(); source++) {
-            final boolean rounded = source != me || spec.mode() == MoeMode.LATENCY;
+            final boolean rounded = source != me;
             for (int i = 0; i < handle.received(source); i++, slot++) {
                 final double[] sum = new double[group.hidden()];
                 if (spec.layout() == MoeLayout.RANK) {
