@@ -163,6 +163,21 @@ std::vector<Scenario> scenarios() {
     all.push_back(on(2, 1, kind));
     all.push_back(on(2, 2, kind));
   }
+  for (Scenario widest : {rank, expert, latency}) {
+    widest.name += "_widest";
+    widest.hidden = 16384;
+    widest.top_k = 32;
+    widest.experts = 1024;
+    widest.tokens = 24;
+    widest.calls = 20;
+    for (const int gpus : {1, 2}) all.push_back(on(2, gpus, widest));
+  }
+  Scenario most = latency;
+  most.name += "_most_tokens";
+  most.tokens = 512;
+  most.hidden = 1024;
+  most.calls = 20;
+  for (const int gpus : {1, 2}) all.push_back(on(2, gpus, most));
   for (Scenario large : {rank, expert}) {
     large.name += "_large";
     large.tokens = 4096;
