@@ -35,6 +35,14 @@ interface BenchOperation {
         return Optional.empty();
     }
 
+    /**
+     * {@return whether the peers of this operation are published by CUDA events after a flush of 512 MB, not by their kernels' own times after one of 1 GB}
+     * An operation of several kernels that overlap has to be: a kernel that waits for the one ahead counts its waiting as its own time.
+     */
+    default boolean peersUseEvents() {
+        return false;
+    }
+
     /** The two figures of a row. */
     enum Method {
         /** This project's. */

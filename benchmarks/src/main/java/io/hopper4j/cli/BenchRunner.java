@@ -116,7 +116,9 @@ final class BenchRunner {
                 ours = prepared.time(BenchOperation.Method.OURS, timer.repetitions())
                         .orElseGet(() -> timer.time(prepared::run, KernelTimer.Flush.CLEAN));
                 theirWay = prepared.time(BenchOperation.Method.PEERS, timer.repetitions())
-                        .orElseGet(() -> timer.time(prepared::run, KernelTimer.Flush.WRITE_ONLY));
+                        .orElseGet(() -> one.operation().peersUseEvents()
+                                ? timer.timeByEvents(prepared::run)
+                                : timer.time(prepared::run, KernelTimer.Flush.WRITE_ONLY));
             } finally {
                 sample = monitored ? Optional.of(gpu.session().stopMonitor()) : Optional.empty();
             }

@@ -98,6 +98,12 @@ final class MlaDecodeBench implements BenchOperation {
         return List.of("b", "h", "sq", "sk", "page");
     }
 
+    /** A decode is; the schedule is too short for events. */
+    @Override
+    public boolean peersUseEvents() {
+        return part != Part.SCHEDULE;
+    }
+
     @Override
     public List<BenchShape> cases(final CaseList list) {
         final List<BenchShape> shapes = new ArrayList<>();

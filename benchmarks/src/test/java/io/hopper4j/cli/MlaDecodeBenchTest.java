@@ -34,6 +34,13 @@ final class MlaDecodeBenchTest {
         assertThat(many.floorMicroseconds(1000, 800)).isCloseTo(many.bytes() / 1000e3, Percentage.withPercentage(0.01));
     }
 
+    /** Merging is launched while the decode runs: its own time counts what it waits. */
+    @Test
+    void timesWholeStepsWherePeersDo() {
+        assertThat(decode.peersUseEvents()).isTrue();
+        assertThat(schedule.peersUseEvents()).isFalse();
+    }
+
     @Test
     void listsCasesThatAreServed() {
         try (Kernels<HostTensor> kernels = Kernels.reference()) {
