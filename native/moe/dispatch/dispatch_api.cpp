@@ -125,7 +125,6 @@ struct DispatchLaunch final : h4j_launch {
       p.fault = fault;
       p.cast = plan.cast;
       p.power_of_two = plan.group.scale_kind == H4J_SCALE_POWER_OF_TWO;
-      p.senders = !finish ? plan.info.grid : start ? plan.info.grid / 2 : 0;
       p.start = start;
       p.finish = finish;
     } else {

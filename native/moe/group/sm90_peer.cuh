@@ -103,24 +103,42 @@ __device__ inline void end_call(Counter& counter) {
 
 __device__ inline uint32_t next_epoch(const Counter& counter) { return *const_cast<const volatile uint32_t*>(&counter.epoch) + 1; }
 
-// The epoch for all threads of a CTA, or 0 where the group is lost. `early` is what needs no epoch: it runs while the epoch is on its way. With `ends`, the call is
-// counted by the last CTA that has read it: nothing else of the counter is in use, so its end need not be awaited.
+// The epoch of a call, asked for where this is made; what needs no epoch runs before it is used. A CTA's threads may be cut into parts of which each goes on when it
+// has the epoch, whatever the others do.
+class CallBegin {
+ public:
+  __device__ CallBegin(const Group& group, Counter& counter, int part = 0, int parts = 1) : counter_(counter), part_(part), parts_(parts) {
+    if (threadIdx.x == part * (kThreads / parts)) lost_ = get(&group.state->aborted), epoch_ = next_epoch(counter);
+  }
+
+  // 0 where the group is lost. With `ends`, the call is counted by the last part of all CTAs that has read it: nothing else of the counter is in use, so its end
+  // need not be awaited. All threads of the part call it.
+  __device__ uint32_t epoch(bool ends) {
+    __shared__ uint32_t shared_epoch[2];
+    const int threads = kThreads / parts_;
+    if (threadIdx.x == part_ * threads) shared_epoch[part_] = lost_ != 0 ? 0 : epoch_;
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + part_), "r"(threads) : "memory");
+    const uint32_t epoch = shared_epoch[part_];
+    // Behind the barrier, so that only one warp waits for the atomic: one that has nothing to do at first.
+    if (ends && threadIdx.x == (part_ + 1) * threads - 1 && atomicAdd(&counter_.arrived, 1) == gridDim.x * parts_ - 1) {
+      counter_.arrived = 0;
+      counter_.epoch = next_epoch(counter_);
+    }
+    return epoch;
+  }
+
+ private:
+  Counter& counter_;
+  int part_, parts_;
+  uint32_t lost_ = 0;
+  uint32_t epoch_ = 0;
+};
+
 template <class Early>
 __device__ uint32_t begin_call(const Group& group, Counter& counter, bool ends, Early early) {
-  __shared__ uint32_t shared_epoch;
-  uint32_t lost = 0;
-  uint32_t epoch = 0;
-  if (threadIdx.x == 0) lost = get(&group.state->aborted), epoch = next_epoch(counter);
+  CallBegin begin(group, counter);
   early();
-  if (threadIdx.x == 0) shared_epoch = lost != 0 ? 0 : epoch;
-  __syncthreads();
-  epoch = shared_epoch;
-  // Behind the barrier, so that only one warp waits for the atomic: one that has nothing to do at first.
-  if (ends && threadIdx.x == kThreads - 1 && atomicAdd(&counter.arrived, 1) == gridDim.x - 1) {
-    counter.arrived = 0;
-    counter.epoch = next_epoch(counter);
-  }
-  return epoch;
+  return begin.epoch(ends);
 }
 
 // ---- Ends of CTAs.
@@ -168,18 +186,20 @@ __device__ inline uint4 sealed(uint4 payload, uint32_t epoch) {
 }
 __device__ inline bool is_sealed(uint4 piece, uint32_t epoch) { return piece.z == epoch && piece.w == ~epoch; }
 
-// Loads this lane's 16 bytes of kLines lines, all in flight at once, until ready(values) is true for every lane. line(i) is the address of the lane's i-th
-// line, null where it wants none; rank(i) is whom it is waited for from. False: the call is lost. The whole warp calls it.
-template <int kLines, class Line, class Rank, class Ready>
-__device__ bool poll_lines(const Group& group, Phase phase, uint32_t epoch, Line line, Rank rank, Ready ready, uint4 (&values)[kLines]) {
+// Asks for this lane's 16 bytes of kLines lines, all in flight at once; null where it wants none.
+template <int kLines>
+__device__ void ask_lines(const uint8_t* const (&lines)[kLines], uint4 (&values)[kLines]) {
   const int piece = threadIdx.x % 8 * 16;
-  const uint8_t* addresses[kLines];
 #pragma unroll
-  for (int i = 0; i < kLines; ++i) addresses[i] = line(i);
+  for (int i = 0; i < kLines; ++i) values[i] = lines[i] != nullptr ? get_line(lines[i] + piece) : make_uint4(0, 0, 0, 0);
+}
+
+// Asks again until ready(values) is true for every lane. rank(i) is whom the i-th line is waited for from. False: the call is lost. The whole warp calls it.
+template <int kLines, class Rank, class Ready>
+__device__ bool poll_asked(const Group& group, Phase phase, uint32_t epoch, const uint8_t* const (&lines)[kLines], Rank rank, Ready ready,
+                           uint4 (&values)[kLines]) {
   uint64_t begin = 0;
   for (unsigned polls = 1;; ++polls) {
-#pragma unroll
-    for (int i = 0; i < kLines; ++i) values[i] = addresses[i] != nullptr ? get_line(addresses[i] + piece) : make_uint4(0, 0, 0, 0);
     const bool whole = ready(values);
     if (__all_sync(0xffffffffu, whole)) return true;
     if (begin == 0) begin = nanoseconds();
@@ -188,25 +208,47 @@ __device__ bool poll_lines(const Group& group, Phase phase, uint32_t epoch, Line
         int missing = 0;
 #pragma unroll
         for (int i = kLines - 1; i >= 0; --i) {
-          if (addresses[i] != nullptr && !is_sealed(values[i], epoch)) missing = rank(i);
+          if (lines[i] != nullptr && !is_sealed(values[i], epoch)) missing = rank(i);
         }
         report_timeout(group, missing, phase, epoch);
       }
       if (__any_sync(0xffffffffu, is_aborted(group))) return false;
     }
+    ask_lines(lines, values);
   }
+}
+
+// Until all lines that were asked for are there.
+template <int kLines, class Rank>
+__device__ bool await_asked(const Group& group, Phase phase, uint32_t epoch, const uint8_t* const (&lines)[kLines], Rank rank,
+                            uint4 (&values)[kLines]) {
+  const auto all_there = [&](const uint4(&loaded)[kLines]) {
+    bool whole = true;
+#pragma unroll
+    for (int i = 0; i < kLines; ++i) whole = whole && (threadIdx.x % 8 != 7 || lines[i] == nullptr || is_sealed(loaded[i], epoch));
+    return whole;
+  };
+  return poll_asked(group, phase, epoch, lines, rank, all_there, values);
+}
+
+// Loads lines until ready(values) is true for every lane. line(i) is the address of the lane's i-th line.
+template <int kLines, class Line, class Rank, class Ready>
+__device__ bool poll_lines(const Group& group, Phase phase, uint32_t epoch, Line line, Rank rank, Ready ready, uint4 (&values)[kLines]) {
+  const uint8_t* lines[kLines];
+#pragma unroll
+  for (int i = 0; i < kLines; ++i) lines[i] = line(i);
+  ask_lines(lines, values);
+  return poll_asked(group, phase, epoch, lines, rank, ready, values);
 }
 
 // Until all lines are there.
 template <int kLines, class Line, class Rank>
 __device__ bool await_lines(const Group& group, Phase phase, uint32_t epoch, Line line, Rank rank, uint4 (&values)[kLines]) {
-  const auto all_there = [&](const uint4(&loaded)[kLines]) {
-    bool whole = true;
+  const uint8_t* lines[kLines];
 #pragma unroll
-    for (int i = 0; i < kLines; ++i) whole = whole && (threadIdx.x % 8 != 7 || line(i) == nullptr || is_sealed(loaded[i], epoch));
-    return whole;
-  };
-  return poll_lines(group, phase, epoch, line, rank, all_there, values);
+  for (int i = 0; i < kLines; ++i) lines[i] = line(i);
+  ask_lines(lines, values);
+  return await_asked(group, phase, epoch, lines, rank, values);
 }
 
 }  // namespace h4j::moe

@@ -55,7 +55,6 @@ struct LatencyDispatchParams {
   int32_t tokens;
   int32_t cast;
   int32_t power_of_two;
-  int32_t senders;        // CTAs that send rows; the others only receive
   int32_t start, finish;  // which halves this kernel does
 };
 

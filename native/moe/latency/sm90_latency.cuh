@@ -1,8 +1,9 @@
 // Dispatch and combine of a few tokens, where the time of a wait is what counts: no barrier, data carry their own flags.
 //
-// In dispatch some CTAs only send, the others only receive; in combine every warp sends its part, then completes its share of this rank's own tokens, and asks for the
-// rows that it needs first while the epoch is on its way: nobody waits who is waited for. A buffer is written again two epochs later; that is safe because each call waits for a word of every rank
-// (routing, or combine's hello), so no rank is more than one call ahead of another.
+// A warp that waits has sent all of its part, or never sends: nobody waits who is waited for. In dispatch half of a CTA's warps send rows while the others exchange the
+// routing; then all place the rows that come. In combine every warp sends its part, then completes its share of this rank's own tokens. What is sent first is loaded while
+// the epoch is on its way. A buffer is written again two epochs later; that is safe because each call waits for a word of every rank (routing, or combine's hello), so no
+// rank is more than one call ahead of another.
 #pragma once
 
 #include "moe/combine/bf16_sum.cuh"
@@ -14,41 +15,87 @@ namespace h4j::moe {
 
 // ---- Dispatch, sending
 
-// Experts and weights of all tokens to every rank: entry 0 holds the count of tokens, then [tokens][top_k].
-__device__ inline void send_routing(const LatencyDispatchParams& p, uint32_t epoch) {
-  const Group& group = p.group;
-  const Shape& shape = group.shape;
-  const int piece = threadIdx.x % 8;
-  const int entries = 1 + p.tokens * shape.top_k;
-  const int lines = (entries + kEntriesPerLine - 1) / kEntriesPerLine;
-  const int64_t target = group.offsets.routing + (static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.routing_lines() * kLineBytes;
-  for (int line = blockIdx.x * (kThreads / 8) + threadIdx.x / 8; line < lines; line += p.senders * (kThreads / 8)) {
+// Experts and weights of all tokens to every rank: entry 0 holds the count of tokens, then [tokens][top_k]. Sent by the warps from `first` on of every CTA.
+struct RoutingSender {
+  const LatencyDispatchParams& p;
+  int first;
+
+  __device__ int lines() const { return (1 + p.tokens * p.group.shape.top_k + kEntriesPerLine - 1) / kEntriesPerLine; }
+  __device__ int first_line() const {
+    const int group = static_cast<int>(threadIdx.x) / 8 - first * 4;  // of eight lanes
+    return group < 0 ? INT_MAX : static_cast<int>(blockIdx.x) + group * static_cast<int>(gridDim.x);
+  }
+  __device__ int step() const { return static_cast<int>(gridDim.x) * (kWarps - first) * 4; }
+
+  __device__ uint4 piece_of(int line) const {
+    const int top_k = p.group.shape.top_k;
+    const int piece = threadIdx.x % 8;
+    const int entry = line * kEntriesPerLine + piece * 2;  // the first of two
+    int k = (entry + top_k - 1) % top_k;                   // of its token; entry 0 is none
     uint32_t words[4] = {};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int entry = line * kEntriesPerLine + piece * 2 + i;
-      if (entry == 0) {
+      if (entry + i == 0) {
         words[0] = static_cast<uint32_t>(p.tokens);
-      } else if (entry < entries && !(piece == 7 && i == 1)) {
+      } else if (entry + i <= p.tokens * top_k && !(piece == 7 && i == 1)) {
+        const int32_t* own = p.experts + entry + i - 1;
+        const int expert = __ldg(own);
+        words[2 * i + 1] = p.weights != nullptr ? __float_as_uint(__ldg(p.weights + entry + i - 1)) : 0;
         // An expert has a slot for each token, so one that a token names again is left out.
-        int expert = __ldg(p.experts + entry - 1);
-        for (int k = 1; k <= (entry - 1) % shape.top_k; ++k) {
-          if (__ldg(p.experts + entry - 1 - k) == __ldg(p.experts + entry - 1)) expert = -1;
-        }
-        words[2 * i] = static_cast<uint32_t>(expert);
-        words[2 * i + 1] = p.weights != nullptr ? __float_as_uint(__ldg(p.weights + entry - 1)) : 0;
+        bool again = false;
+#pragma unroll 4
+        for (int back = 1; back <= k; ++back) again |= __ldg(own - back) == expert;
+        words[2 * i] = again ? ~0u : static_cast<uint32_t>(expert);
       }
+      k = k + 1 == top_k ? 0 : k + 1;
     }
-    const uint4 value = sealed(make_uint4(words[0], words[1], words[2], words[3]), epoch);
+    return make_uint4(words[0], words[1], words[2], words[3]);
+  }
+
+  __device__ void put(int line, uint4 piece, uint32_t epoch) const {
+    const Group& group = p.group;
+    const Shape& shape = group.shape;
+    const uint4 value = sealed(piece, epoch);
+    const int64_t target = group.offsets.routing +
+                           ((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.routing_lines() + line) * kLineBytes +
+                           threadIdx.x % 8 * 16;
+#pragma unroll 1
     for (int rank = 0; rank < shape.ranks; ++rank) {
-      if (takes_part(group, rank)) put_line(group.peers[rank] + target + line * kLineBytes + piece * 16, value);
+      if (takes_part(group, rank)) put_line(group.peers[rank] + target, value);
     }
+  }
+};
+
+// Casts with four lanes a block, eight blocks a pass: few instructions and few shuffles in a row, since a warp has a piece for itself.
+__device__ inline void stage_cast(const __nv_bfloat16* source, int elements, bool power_of_two, uint8_t* staged, float* scales) {
+  using Vector = tile::Vector8<__nv_bfloat16>;
+  constexpr int kOctets = 4;  // of a lane
+  constexpr int kLanes = 16 / kOctets;
+  const int lane = threadIdx.x % 32;
+#pragma unroll 1
+  for (int base = 0; base < elements; base += 256 * kOctets) {
+    const int begin = base + lane * 8 * kOctets;
+    Vector loaded[kOctets];
+#pragma unroll
+    for (int i = 0; i < kOctets; ++i) loaded[i] = begin + 8 * i < elements ? Vector(Vector::load(source + begin + 8 * i)) : Vector(Vector::zero());
+    float amax = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kOctets; ++i) amax = fmaxf(amax, loaded[i].largest_magnitude());
+#pragma unroll
+    for (int distance = 1; distance < kLanes; distance *= 2) amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, distance));
+    const float scale = tile::block_scale(amax, power_of_two);
+#pragma unroll
+    for (int i = 0; i < kOctets; ++i) {
+      float values[8];
+      loaded[i].to_floats(values);
+      if (begin + 8 * i < elements) *reinterpret_cast<uint2*>(staged + begin + 8 * i) = tile::quantize8(values, scale);
+    }
+    if (lane % kLanes == 0 && begin < elements) scales[begin / kScaleBlock] = scale;
   }
 }
 
 // Values, then scales, of a segment of a row in shared memory.
 __device__ inline void stage_segment(const LatencyDispatchParams& p, int token, int segment, uint8_t* staged) {
-  using Vector = tile::Vector8<__nv_bfloat16>;
   const Shape& shape = p.group.shape;
   const int lane = threadIdx.x % 32;
   const int first = segment * shape.segment_blocks() * kScaleBlock;  // element
@@ -57,53 +104,43 @@ __device__ inline void stage_segment(const LatencyDispatchParams& p, int token, 
   const uint8_t* row = p.x + token * p.x_pitch;
   if (p.cast) {
     const auto* source = reinterpret_cast<const __nv_bfloat16*>(row) + first;
-    constexpr int kUnroll = 4;
-    for (int base = 0; base < elements; base += 256 * kUnroll) {
-      Vector loaded[kUnroll];
-#pragma unroll
-      for (int i = 0; i < kUnroll; ++i) {
-        const int at = base + i * 256 + lane * 8;
-        loaded[i] = at < elements ? Vector(Vector::load(source + at)) : Vector(Vector::zero());
-      }
-#pragma unroll
-      for (int i = 0; i < kUnroll; ++i) {
-        const int at = base + i * 256 + lane * 8;
-        float values[8];
-        loaded[i].to_floats(values);
-        float amax = tile::largest_magnitude(values);
-#pragma unroll
-        for (int step = 8; step > 0; step /= 2) amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, step));
-        const float scale = tile::block_scale(amax, p.power_of_two != 0);
-        if (at < elements) {
-          *reinterpret_cast<uint2*>(staged + at) = tile::quantize8(values, scale);
-          if (lane % 16 == 0) scales[at / kScaleBlock] = scale;
-        }
-      }
-    }
+    stage_cast(source, elements, p.power_of_two != 0, staged, scales);
   } else {
     const int width = shape.fp8 ? 1 : 2;
+#pragma unroll 1
     for (int at = lane * 8; at < elements * width; at += 256)
       *reinterpret_cast<uint2*>(staged + at) = __ldg(reinterpret_cast<const uint2*>(row + first * width + at));
     if (shape.fp8) {
       const int blocks = (elements + kScaleBlock - 1) / kScaleBlock;
+#pragma unroll 1
       for (int block = lane; block < blocks; block += 32) scales[block] = __ldg(p.x_scales + (first / kScaleBlock + block) * p.x_scales_ld + token);
     }
   }
   __syncwarp();
 }
 
-__device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t epoch, uint8_t* staged) {
-  const Group& group = p.group;
-  const Shape& shape = group.shape;
-  const int lane = threadIdx.x % 32;
-  const int piece = lane % 8;
-  auto* handle_ranks = reinterpret_cast<uint64_t*>(p.handle + p.handle_at.ranks);
-  for (int item = blockIdx.x + p.senders * (threadIdx.x / 32); item < p.tokens * kDispatchSegments; item += p.senders * kWarps) {
+// What a warp sends of a row, staged and with its destinations; it needs no epoch yet.
+struct SegmentSender {
+  const LatencyDispatchParams& p;
+  int warps;  // of a CTA that send
+  uint8_t* staged;
+
+  __device__ int first() const {
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    return warp < warps ? static_cast<int>(blockIdx.x) + warp * static_cast<int>(gridDim.x) : INT_MAX;
+  }
+  __device__ int end() const { return p.tokens * kDispatchSegments; }
+  __device__ int step() const { return static_cast<int>(gridDim.x) * warps; }
+
+  // Ranks that the item goes to, as bits.
+  __device__ uint64_t stage(int item) const {
+    const Group& group = p.group;
+    const Shape& shape = group.shape;
+    const int lane = threadIdx.x % 32;
     const int token = item / kDispatchSegments;
     const int segment = item % kDispatchSegments;
     const int expert = lane < shape.top_k ? __ldg(p.experts + token * shape.top_k + lane) : -1;
     stage_segment(p, token, segment, staged);  // while the experts are on their way
-    // Destinations as bits, a lane an expert.
     uint32_t low = 0;
     uint32_t high = 0;
     if (static_cast<unsigned>(expert) < static_cast<unsigned>(shape.experts)) {
@@ -111,49 +148,58 @@ __device__ inline void send_segments(const LatencyDispatchParams& p, uint32_t ep
       if (takes_part(group, rank)) (rank < 32 ? low : high) = 1u << rank % 32;
     }
     const uint64_t ranks = __reduce_or_sync(0xffffffffu, low) | static_cast<uint64_t>(__reduce_or_sync(0xffffffffu, high)) << 32;
-    if (segment == 0 && lane == 0) handle_ranks[token] = ranks;
-    const int64_t target =
-        group.offsets.lines + (((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens + token) * shape.row_lines() +
-                               segment * shape.segment_lines()) *
-                                  kLineBytes;
-    for (int line = lane / 8; line < shape.segment_lines(); line += 4) {
+    if (segment == 0 && lane == 0) reinterpret_cast<uint64_t*>(p.handle + p.handle_at.ranks)[token] = ranks;
+    return ranks;
+  }
+
+  __device__ void put(int item, uint64_t ranks, uint32_t epoch) const {
+    const Group& group = p.group;
+    const Shape& shape = group.shape;
+    const int lane = threadIdx.x % 32;
+    const int piece = lane % 8;
+    const int lines = shape.segment_lines();
+    const int64_t row_of_item = (static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens * kDispatchSegments + item;
+    const int64_t target = group.offsets.lines + row_of_item * lines * kLineBytes + piece * 16;
+#pragma unroll 1
+    for (int line = lane / 8; line < lines; line += 4) {
       const auto* payload = reinterpret_cast<const uint2*>(staged + line * kLinePayload + piece * 16);  // 8-byte aligned
       const uint2 front = payload[0];
       const uint2 back = payload[1];
       const uint4 value = sealed(make_uint4(front.x, front.y, back.x, back.y), epoch);
+#pragma unroll 1
       for (uint64_t left = ranks; left != 0; left &= left - 1) {
-        put_line(group.peers[__ffsll(static_cast<long long>(left)) - 1] + target + line * kLineBytes + piece * 16, value);
+        put_line(group.peers[__ffsll(static_cast<long long>(left)) - 1] + target + line * kLineBytes, value);
       }
     }
     __syncwarp();
   }
-}
+};
 
 // ---- Dispatch, receiving
 
 // Every entry's local expert in shared memory, in order of source rank, token and k. False: lost.
-__device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t epoch, int receiver, uint16_t* entries, int32_t* tokens) {
+__device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t epoch, int first_warp, bool lost, uint16_t* entries,
+                                       int32_t* tokens) {
   const Group& group = p.group;
   const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32 - first_warp;
+  const int warps = kWarps - first_warp;
   const int piece = lane % 8;
   const int per_source = shape.latency_tokens * shape.top_k;
-  for (int i = threadIdx.x; i < shape.ranks * per_source; i += kThreads) entries[i] = kNoExpert;
-  if (threadIdx.x < shape.ranks) tokens[threadIdx.x] = 0;
-  __syncthreads();
   auto* weights = reinterpret_cast<float*>(p.handle + p.handle_at.weights);
-  bool lost = false;
   // Warps share the lines of a source where there are more warps than sources.
-  const int sharing = max(1, kWarps / shape.ranks);
-  for (int source = warp / sharing; source < shape.ranks && !lost; source += max(1, kWarps / sharing)) {
+  const int sharing = max(1, warps / shape.ranks);
+#pragma unroll 1
+  for (int source = warp < 0 ? shape.ranks : warp / sharing; source < shape.ranks && !lost; source += max(1, warps / sharing)) {
     if (!takes_part(group, source)) continue;
     const uint8_t* lines = group.peers[shape.rank] + group.offsets.routing +
                            (static_cast<int64_t>(epoch % 2) * shape.ranks + source) * shape.routing_lines() * kLineBytes;
     // The first line has the count of tokens, and so says how many lines there are: it is loaded with each batch of the others.
-    constexpr int kAtOnce = 3;
+    constexpr int kAtOnce = 5;
     int used = 1;
     int used_lines = 1;
+#pragma unroll 1
     for (int line0 = warp % sharing * 4; line0 < max(used_lines, sharing * 4); line0 += kAtOnce * sharing * 4) {
       const auto line_of = [&](int i) { return line0 + i * sharing * 4 + lane / 8; };
       const auto address = [&](int i) {
@@ -187,7 +233,7 @@ __device__ inline bool receive_routing(const LatencyDispatchParams& p, uint32_t 
           const int local = static_cast<int>(words[2 * i]) - shape.first_expert();
           const bool here = static_cast<unsigned>(local) < static_cast<unsigned>(shape.local_experts());
           entries[source * per_source + entry - 1] = here ? static_cast<uint16_t>(local) : kNoExpert;
-          if (receiver == 0) weights[source * per_source + entry - 1] = __uint_as_float(words[2 * i + 1]);
+          if (blockIdx.x == 0) weights[source * per_source + entry - 1] = __uint_as_float(words[2 * i + 1]);
         }
       }
     }
@@ -200,150 +246,235 @@ struct Places {
   const uint16_t* entries;  // local experts
   uint16_t* within;         // rows of the expert from the same range before this entry
   uint16_t* before;         // [kWarps][experts_per_rank] rows of earlier ranges
-  int range;                // entries of a warp
+  int shift;                // a warp's range is 2^shift entries
   int experts;
 
   __device__ int of(int entry) const {
     const uint16_t expert = entries[entry];
-    return expert == kNoExpert ? -1 : within[entry] + before[entry / range * experts + expert];
+    return expert == kNoExpert ? -1 : within[entry] + before[(entry >> shift) * experts + expert];
   }
 };
 
 __device__ inline void place_entries(const LatencyDispatchParams& p, const Places& places, int total, bool tells) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  for (int i = threadIdx.x; i < kWarps * places.experts; i += kThreads) places.before[i] = 0;
-  __syncthreads();
   uint16_t* counts = places.before + warp * places.experts;
-  for (int base = warp * places.range; base < min(total, (warp + 1) * places.range); base += 32) {
-    const uint16_t expert = base + lane < total ? places.entries[base + lane] : kNoExpert;
-    const unsigned same = __match_any_sync(0xffffffffu, expert);
-    const int before = expert != kNoExpert ? counts[expert] : 0;
-    __syncwarp();
-    if (expert != kNoExpert) {
-      places.within[base + lane] = static_cast<uint16_t>(before + __popc(same & ((1u << lane) - 1)));
-      if (lane == __ffs(static_cast<int>(same)) - 1) counts[expert] = static_cast<uint16_t>(before + __popc(same));
+  constexpr int kChunks = 4;  // of 32 entries, looked at together
+#pragma unroll 1
+  for (int base = warp << places.shift; base < min(total, (warp + 1) << places.shift); base += 32 * kChunks) {
+    const int end = min(total, (warp + 1) << places.shift);
+    uint16_t experts[kChunks];
+    unsigned same[kChunks];
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) experts[i] = base + 32 * i + lane < end ? places.entries[base + 32 * i + lane] : kNoExpert;
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) same[i] = __match_any_sync(0xffffffffu, experts[i]);
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) {
+      int before = 0;
+      if (experts[i] != kNoExpert) {
+        before = counts[experts[i]];
+        places.within[base + 32 * i + lane] = static_cast<uint16_t>(before + __popc(same[i] & ((1u << lane) - 1)));
+      }
+      __syncwarp();
+      if (experts[i] != kNoExpert && lane == __ffs(static_cast<int>(same[i])) - 1)
+        counts[experts[i]] = static_cast<uint16_t>(before + __popc(same[i]));
+      __syncwarp();
     }
-    __syncwarp();
   }
   __syncthreads();
+#pragma unroll 1
   for (int expert = threadIdx.x; expert < places.experts; expert += kThreads) {
+    int counted[kWarps];
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) counted[w] = places.before[w * places.experts + expert];
     int sum = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const int count = places.before[w * places.experts + expert];
       places.before[w * places.experts + expert] = static_cast<uint16_t>(sum);
-      sum += count;
+      sum += counted[w];
     }
     if (tells && expert < p.group.shape.local_experts()) p.expert_rows[expert] = sum;
   }
   __syncthreads();
 }
 
-__device__ inline void receive_segments(const LatencyDispatchParams& p, uint32_t epoch, int receiver, int receivers, const Places& places,
-                                        const int32_t* tokens, uint8_t* staged) {
-  const Group& group = p.group;
-  const Shape& shape = group.shape;
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const int piece = lane % 8;
-  const int capacity = static_cast<int>(shape.latency_rows());
-  auto* handle_rows = reinterpret_cast<int32_t*>(p.handle + p.handle_at.rows);
-  // Items of all sources side by side, so that warps are busy whatever the sources' counts.
-  for (int item = receiver + receivers * warp; item < capacity * kDispatchSegments; item += receivers * kWarps) {
+// The receiving of pieces of rows; made before the routing is there, so that only what depends on it is left then.
+struct SegmentReceiver {
+  static constexpr int kAtOnce = 4;
+  const LatencyDispatchParams& p;
+  uint8_t* staged;
+  uint32_t reciprocal;  // of latency_tokens, exact for rows below 2^15 and tokens to 2^9
+  int capacity, lines_of_segment, blocks_of_segment, width;
+  int64_t out_pitch, scales_ld;
+  const uint8_t* window;
+
+  __device__ SegmentReceiver(const LatencyDispatchParams& params, uint8_t* shared, uint32_t epoch)
+      : p(params),
+        staged(shared),
+        reciprocal((1u << 31) / static_cast<uint32_t>(params.group.shape.latency_tokens) + 1),
+        capacity(static_cast<int>(params.group.shape.latency_rows())),
+        lines_of_segment(params.group.shape.segment_lines()),
+        blocks_of_segment(params.group.shape.segment_blocks()),
+        width(params.group.shape.fp8 ? 1 : 2),
+        out_pitch(params.out_pitch),
+        scales_ld(params.out_scales_ld),
+        window(params.group.peers[params.group.shape.rank] + params.group.offsets.lines +
+               static_cast<int64_t>(epoch % 2) * capacity * kDispatchSegments * lines_of_segment * kLineBytes) {}
+
+  __device__ int first() const { return static_cast<int>(blockIdx.x + gridDim.x * (threadIdx.x / 32)); }
+  __device__ int step() const { return static_cast<int>(gridDim.x) * kWarps; }
+  __device__ int end() const { return capacity * kDispatchSegments; }
+
+  // Items of all sources side by side, so that warps are busy whatever the sources' counts. False: lost.
+  __device__ bool receive(int item, const Places& places, const int32_t* tokens, uint32_t epoch) const {
+    const Shape& shape = p.group.shape;
+    const int lane = threadIdx.x % 32;
     const int row = item / kDispatchSegments;  // source * latency_tokens + token
     const int segment = item % kDispatchSegments;
-    const int source = row / shape.latency_tokens;
-    if (row % shape.latency_tokens >= tokens[source]) continue;
+    const int source = static_cast<int>(static_cast<uint64_t>(row) * reciprocal >> 31);
+    if (row - source * shape.latency_tokens >= tokens[source]) return true;
+    const uint8_t* lines = window + static_cast<int64_t>(item) * (lines_of_segment * kLineBytes);
+    uint4 values[kAtOnce];
+    int line0 = lane / 8;
+    const uint8_t* addresses[kAtOnce];
+    const auto line_of = [&](int i) { return line0 + 4 * i; };
+    const auto ask = [&] {
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) addresses[i] = line_of(i) < lines_of_segment ? lines + line_of(i) * kLineBytes : nullptr;
+      ask_lines(addresses, values);
+    };
+    ask();  // before it is known where they go, or that they come
     // Lane k finds where the token's row for its k-th expert goes.
+    const int first_block = segment * blocks_of_segment;
     int place = -1;
+    uint8_t* target = nullptr;
+    float* column = nullptr;
     if (lane < shape.top_k) {
       const int entry = row * shape.top_k + lane;
       const int among = places.of(entry);
-      if (among >= 0) place = places.entries[entry] * capacity + among;
-    }
-    if (segment == 0 && lane < shape.top_k) handle_rows[row * shape.top_k + lane] = place;
-    const unsigned copies = __ballot_sync(0xffffffffu, place >= 0);
-    if (copies == 0) continue;
-
-    const uint8_t* lines =
-        group.peers[shape.rank] + group.offsets.lines +
-        ((static_cast<int64_t>(epoch % 2) * shape.ranks * shape.latency_tokens + row) * shape.row_lines() + segment * shape.segment_lines()) *
-            kLineBytes;
-    constexpr int kAtOnce = 4;
-    for (int line0 = lane / 8; line0 < shape.segment_lines() + lane / 8; line0 += 4 * kAtOnce) {
-      const auto line_of = [&](int i) { return line0 + 4 * i; };
-      const auto is_wanted = [&](int i) { return line_of(i) < shape.segment_lines(); };
-      uint4 values[kAtOnce];
-      if (!await_lines(
-              group, Phase::kLines, epoch, [&](int i) { return is_wanted(i) ? lines + line_of(i) * kLineBytes : nullptr; },
-              [&](int) { return source; }, values)) {
-        return;
+      if (among >= 0) {
+        const int expert = places.entries[entry];
+        place = expert * capacity + among;
+        target = p.out + place * out_pitch + first_block * kScaleBlock * width;
+        column = p.out_scales + (static_cast<int64_t>(expert) * shape.blocks() + first_block) * scales_ld + among;
       }
+      if (segment == 0) reinterpret_cast<int32_t*>(p.handle + p.handle_at.rows)[entry] = place;
+    }
+    const unsigned copies = __ballot_sync(0xffffffffu, place >= 0);
+    if (copies == 0) return true;
+
+    const int piece = lane % 8;
+#pragma unroll 1
+    for (;;) {
+      if (!await_asked(p.group, Phase::kLines, epoch, addresses, [&](int) { return source; }, values)) return false;
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        if (!is_wanted(i)) continue;
+        if (addresses[i] == nullptr) continue;
         auto* payload = reinterpret_cast<uint2*>(staged + line_of(i) * kLinePayload + piece * 16);
         payload[0] = make_uint2(values[i].x, values[i].y);
         if (piece != 7) payload[1] = make_uint2(values[i].z, values[i].w);
       }
+      line0 += 4 * kAtOnce;
+      if (line0 - lane / 8 >= lines_of_segment) break;
+      ask();
     }
     __syncwarp();
-    const int width = shape.fp8 ? 1 : 2;
-    const int first = segment * shape.segment_blocks() * kScaleBlock;
-    const int elements = min(shape.hidden - first, shape.segment_blocks() * kScaleBlock);
-    const auto* scales = reinterpret_cast<const float*>(staged + shape.segment_blocks() * kScaleBlock);
-    for (unsigned left = copies; left != 0; left &= left - 1) {
-      const int to = __shfl_sync(0xffffffffu, place, __ffs(static_cast<int>(left)) - 1);
-      uint8_t* target = p.out + to * p.out_pitch + first * width;
-      for (int at = lane * 16; at < elements * width; at += 512) {
-        if (at + 16 <= elements * width) {
-          *reinterpret_cast<uint4*>(target + at) = *reinterpret_cast<const uint4*>(staged + at);
-        } else {
-          *reinterpret_cast<uint2*>(target + at) = *reinterpret_cast<const uint2*>(staged + at);
+    // From registers to all places, a kilobyte at a time; lane k has the addresses.
+    const int elements = min(shape.hidden - first_block * kScaleBlock, blocks_of_segment * kScaleBlock);
+    const int bytes = elements * width;
+    const bool scaled = shape.fp8 && lane * kScaleBlock < elements;
+    const float scale = scaled ? reinterpret_cast<const float*>(staged + blocks_of_segment * kScaleBlock)[lane] : 0.0f;
+#pragma unroll 1
+    for (int base = lane * 16; base - lane * 16 < bytes; base += 1024) {
+      const uint4 front = base < bytes ? *reinterpret_cast<const uint4*>(staged + base) : make_uint4(0, 0, 0, 0);
+      const uint4 back = base + 512 < bytes ? *reinterpret_cast<const uint4*>(staged + base + 512) : make_uint4(0, 0, 0, 0);
+#pragma unroll 2
+      for (unsigned left = copies; left != 0; left &= left - 1) {
+        const int k = __ffs(static_cast<int>(left)) - 1;
+        uint8_t* to = reinterpret_cast<uint8_t*>(__shfl_sync(0xffffffffu, reinterpret_cast<unsigned long long>(target), k)) + base;
+        float* scale_to = reinterpret_cast<float*>(__shfl_sync(0xffffffffu, reinterpret_cast<unsigned long long>(column), k));
+        if (base + 16 <= bytes) {
+          *reinterpret_cast<uint4*>(to) = front;
+        } else if (base < bytes) {
+          *reinterpret_cast<uint2*>(to) = make_uint2(front.x, front.y);
         }
-      }
-      if (shape.fp8) {
-        const int blocks = (elements + kScaleBlock - 1) / kScaleBlock;
-        float* column = p.out_scales + (static_cast<int64_t>(to / capacity) * shape.blocks() + first / kScaleBlock) * p.out_scales_ld + to % capacity;
-        for (int block = lane; block < blocks; block += 32) column[block * p.out_scales_ld] = scales[block];
+        if (base + 528 <= bytes) {
+          *reinterpret_cast<uint4*>(to + 512) = back;
+        } else if (base + 512 < bytes) {
+          *reinterpret_cast<uint2*>(to + 512) = make_uint2(back.x, back.y);
+        }
+        if (scaled && base == lane * 16) scale_to[lane * scales_ld] = scale;
       }
     }
     __syncwarp();
+    return true;
   }
-}
+};
 
 __global__ __launch_bounds__(kThreads, 1) void latency_dispatch_kernel(const __grid_constant__ LatencyDispatchParams p) {
   extern __shared__ __align__(16) uint8_t shared[];
   __shared__ int32_t tokens[kMaxRanks];
   const Group& group = p.group;
   const Shape& shape = group.shape;
-  Counter& counter = group.state->channel[group.channel].latency_dispatch;
-  const uint32_t epoch = begin_call(group, counter, p.finish != 0, [] {});
-  if (epoch == 0) return;
-  const int64_t entry_bytes = latency_entry_bytes(shape);
-  const int64_t piece_bytes = latency_piece_bytes(shape);
+  // In a whole call half of the warps send rows, while the others, which wait for the routing, send it. Neither half waits for the other before that is done.
+  const int parts = p.start && p.finish ? 2 : 1;
+  const int part = static_cast<int>(threadIdx.x) / (kThreads / parts);
+  const int first_receiver = p.start ? kWarps / 2 * (p.finish ? 1 : 2) : 0;  // warp
+  CallBegin begin(group, group.state->channel[group.channel].latency_dispatch, part, parts);
+  const int entry_bytes = static_cast<int>(latency_entry_bytes(shape));
+  const int count_bytes = static_cast<int>(latency_count_bytes(shape));
   auto* entries = reinterpret_cast<uint16_t*>(shared);
-  auto* within = reinterpret_cast<uint16_t*>(shared + entry_bytes);
-  auto* before = reinterpret_cast<uint16_t*>(shared + 2 * entry_bytes);
-  uint8_t* staged = shared + 2 * entry_bytes + latency_count_bytes(shape) + threadIdx.x / 32 * piece_bytes;
-  if (static_cast<int>(blockIdx.x) < p.senders) {
-    send_routing(p, epoch);
-    send_segments(p, epoch, staged);
-    if (static_cast<int>(blockIdx.x) == p.senders - 1) check_experts(p.experts, p.tokens * shape.top_k, shape.experts, p.fault);
-  } else {
-    const int receiver = static_cast<int>(blockIdx.x) - p.senders;
-    const int receivers = static_cast<int>(gridDim.x) - p.senders;
-    if (!receive_routing(p, epoch, receiver, entries, tokens)) return;
-    if (receiver == 0 && threadIdx.x < shape.ranks) {
+  const Places places{entries, reinterpret_cast<uint16_t*>(shared + entry_bytes), reinterpret_cast<uint16_t*>(shared + 2 * entry_bytes),
+                      max(5, 32 - __clz(static_cast<int>(shape.latency_rows() * shape.top_k - 1) / kWarps)), shape.experts_per_rank};
+  uint8_t* staged = shared + 2 * entry_bytes + count_bytes + static_cast<int>(threadIdx.x) / 32 * static_cast<int>(latency_piece_bytes(shape));
+  const RoutingSender routing{p, !p.start ? kWarps : p.finish ? first_receiver : 0};
+  const SegmentSender segments{p, first_receiver, staged};
+  // What is sent first is loaded while the epoch is on its way.
+  uint32_t epoch = 0;
+  int line = routing.first_line();
+  int item = segments.first();
+  do {
+    uint4 piece{};
+    uint64_t ranks = 0;
+    if (line < routing.lines()) piece = routing.piece_of(line);
+    if (item < segments.end()) ranks = segments.stage(item);
+    if (epoch == 0) {
+      if (static_cast<int>(threadIdx.x) / 32 >= first_receiver) {
+        // No entry and no count yet.
+        const int first = static_cast<int>(threadIdx.x) - first_receiver * 32;
+        const int threads = kThreads - first_receiver * 32;
+#pragma unroll 1
+        for (int i = first; i < entry_bytes / 4; i += threads) reinterpret_cast<uint32_t*>(entries)[i] = kNoExpert << 16 | kNoExpert;
+#pragma unroll 1
+        for (int i = first; i < count_bytes / 4; i += threads) reinterpret_cast<uint32_t*>(places.before)[i] = 0;
+        if (first < kMaxRanks) tokens[first] = 0;
+      }
+      epoch = begin.epoch(p.finish != 0);
+      if (epoch == 0) break;
+    }
+    if (line < routing.lines()) routing.put(line, piece, epoch);
+    if (item < segments.end()) segments.put(item, ranks, epoch);
+    line = line < routing.lines() ? line + routing.step() : line;
+    item = item < segments.end() ? item + segments.step() : item;
+  } while (line < routing.lines() || item < segments.end());
+  __syncwarp();
+  if (p.finish) {
+    const SegmentReceiver receiver(p, staged, epoch);
+    if (!receive_routing(p, epoch, first_receiver, epoch == 0, entries, tokens)) return;
+    if (blockIdx.x == 0 && threadIdx.x < shape.ranks) {
       reinterpret_cast<int32_t*>(p.handle + p.handle_at.tokens)[threadIdx.x] = tokens[threadIdx.x];
       if (p.received != nullptr) p.received[threadIdx.x] = tokens[threadIdx.x];
     }
-    const int total = static_cast<int>(shape.latency_rows()) * shape.top_k;
-    const Places places{entries, within, before, (total + 32 * kWarps - 1) / (32 * kWarps) * 32, shape.experts_per_rank};
-    place_entries(p, places, total, receiver == 0);
-    receive_segments(p, epoch, receiver, receivers, places, tokens, staged);
+    place_entries(p, places, static_cast<int>(shape.latency_rows()) * shape.top_k, blockIdx.x == 0);
+#pragma unroll 1
+    for (int i = receiver.first(); i < receiver.end(); i += receiver.step()) {
+      if (!receiver.receive(i, places, tokens, epoch)) break;
+    }
+  } else if (epoch == 0) {
+    return;
   }
+  if (p.start && blockIdx.x == gridDim.x - 1) check_experts(p.experts, p.tokens * shape.top_k, shape.experts, p.fault);
 }
 
 // ---- Combine. A line holds 60 elements; lane 8i + j of a warp has elements 8j.. of line i, the last lane four of them.
@@ -393,9 +524,7 @@ struct Summing {
     const int other = item / (items_of_row * p.group.shape.latency_tokens);
     return is_own(item) ? p.group.shape.rank : other + (other >= p.group.shape.rank ? 1 : 0);
   }
-  __device__ int token_of(int item) const {
-    return is_own(item) ? (item - sent) / items_of_row : item / items_of_row % p.group.shape.latency_tokens;
-  }
+  __device__ int token_of(int item) const { return is_own(item) ? (item - sent) / items_of_row : item / items_of_row % p.group.shape.latency_tokens; }
   __device__ int line_of(int item, int group_of_lines) const {
     return item % items_of_row * kLinesPerItem + 4 * group_of_lines + static_cast<int>(threadIdx.x % 32) / 8;
   }
@@ -451,7 +580,8 @@ struct Summing {
     const Group& group = p.group;
     const Shape& shape = group.shape;
     const int64_t target =
-        group.offsets.returns + ((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens + token_of(item)) * lines * kLineBytes;
+        group.offsets.returns +
+        ((static_cast<int64_t>(epoch % 2) * shape.ranks + shape.rank) * shape.latency_tokens + token_of(item)) * lines * kLineBytes;
 #pragma unroll
     for (int g = 0; g < kLineGroups; ++g) {
       if (line_of(item, g) >= lines) continue;
