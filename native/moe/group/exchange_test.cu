@@ -27,9 +27,7 @@ void expect_right(const Lane& lane) {
 }
 
 // Error of the sums against sums in double. Rounding to BF16 alone costs 2.2e-6 of the squares.
-void expect_close(const Findings& f, const Rank& rank) {
-  EXPECT_LE(f.error, 5e-6 * f.size) << "rank " << rank.number;
-}
+void expect_close(const Findings& f, const Rank& rank) { EXPECT_LE(f.error, 5e-6 * f.size) << "rank " << rank.number; }
 
 // For runs under a tool that makes each call slow.
 int calls_of(const Scenario& scenario) {
