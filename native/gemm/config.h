@@ -36,9 +36,12 @@ struct Config {
   int tile_m;  // 64: one row of math warp groups; 128 and 256: two, of 64 and 128 rows each
   int tile_n;  // a multiple of 16
   int stages;
-  int k_groups = 1;  // rows of math warp groups that take turns on the K blocks, so that one's waits hide under another's products
-  int slices = 1;    // CTAs of a cluster that share a tile's K and add up through distributed shared memory
+  int k_groups = 1;   // rows of math warp groups that take turns on the K blocks, so that one's waits hide under another's products
+  int slices = 1;     // CTAs of a cluster that share a tile's K and add up through distributed shared memory
+  int multicast = 1;  // CTAs of a cluster that take tiles side by side along N: each brings a share of their rows of A for all of them
 
+  // Columns of the tiles that a cluster takes side by side.
+  constexpr int cluster_cols() const { return tile_n * multicast; }
   constexpr int row_groups() const { return tile_m == 64 ? 1 : 2; }
   constexpr int math_groups() const { return row_groups() * k_groups; }
   constexpr int group_rows() const { return tile_m / row_groups(); }
@@ -55,8 +58,12 @@ struct Config {
   constexpr int a_stage_bytes() const { return tile_m * kTileK; }
   constexpr int b_stage_bytes() const { return tile_n * kTileK; }
   constexpr int stage_bytes() const { return a_stage_bytes() + b_stage_bytes() + tile_m * 4; }
-  // Partial sums of a tile that leave the registers: of all K groups but the first, and of every slice.
-  constexpr int partial_tiles() const { return slices > 1 && k_groups == 1 ? 1 : k_groups - 1; }
+  // What of it a CTA draws from the L2.
+  constexpr int l2_stage_bytes() const { return a_stage_bytes() / multicast + b_stage_bytes() + tile_m * 4; }
+  // CTAs of a cluster; 0 where none are formed.
+  constexpr int cluster() const { return slices * multicast > 1 ? slices * multicast : 0; }
+  // Partial sums of a tile that a thread takes over from each slice.
+  constexpr int slice_values() const { return tile_n / 2 / slices; }
   // Whether E4M3 output with scales of 128 columns can be written: each CTA holds the sums of a whole block.
   constexpr bool quantizes() const { return tile_n == kTileK && slices == 1; }
   // Whether tiles of half the columns can be taken beside whole ones, so that the last round of tiles is not a whole one for a few.

@@ -9,6 +9,7 @@
 //   kRagged         a tile may end before tile_m rows, at a row that is not the last of D
 //   kAnyRow         a tile may begin at any row of A, not only at multiples of tile_m
 //   kAccumulates    params.c, where it is not null, is added
+//   kTable          the scheduler reads a table in shared memory, which the kernel has begun to fill
 //   kUnroll         K blocks of the main loop's body
 // and static functions of params and tile (and some of shared memory): scheduler, blocks, load_a, load_b, load_a_scales, load_b_scales or b_scale_row, store_box, row_end, plane and
 // c_plane (elements before the tile's matrix in D and C).
@@ -58,8 +59,12 @@ struct SharedStorage {
                                                                      // or [tile_m / 64][64, 128] E4M3, 128-byte swizzle
   alignas(128) float a_scales[kConfig.scale_stages()][kConfig.strip_blocks()][kAScales];
   float b_scales[kBScaleStages][kConfig.strip_blocks()][kColumnScales ? kConfig.tile_n : 2];  // else of the first and of the last column's scale row
-  float partial[kConfig.partial_tiles() > 0 ? kConfig.partial_tiles() : 1][kConfig.partial_tiles() > 0 ? kValues : 1]
-               [128 * kConfig.row_groups()];  // [.][value][thread]
+  static constexpr int kThreads = 128 * kConfig.row_groups();                                 // that hold a tile's sums
+  // Partial sums that leave the registers: of all K groups but the first, and those that other slices send.
+  float partial[kConfig.k_groups > 1 ? kConfig.k_groups - 1 : 1][kConfig.k_groups > 1 ? kValues : 1][kThreads];
+  static constexpr int kSent = kConfig.slice_values() % 4 == 0 ? 4 : 2;  // values that a thread sends at a time
+  alignas(16) float sent[kConfig.slices][kConfig.slices > 1 ? kConfig.slice_values() / kSent : 1][kConfig.slices > 1 ? kThreads : 1][kSent];
+  cutlass::arch::ClusterTransactionBarrier all_sent;
   tile::Ring<kConfig.stages> ring;
   tile::Ring<2> scale_ring;  // of strips
 };
@@ -71,6 +76,23 @@ struct BlockRange {
 };
 
 inline constexpr auto kLoadHint = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
+
+// The tiles of a CTA, the first one looked up. Every role has its own, copied from one that is made before the roles part: looking up costs a fetch of cold code
+// and constants, which so hides behind the making of the barriers.
+template <class Op>
+struct Walk {
+  typename Op::Scheduler scheduler;
+  typename Op::Tile tile{};
+  bool more = true;
+
+  __device__ explicit Walk(typename Op::Scheduler at_start) : scheduler(at_start) { advance(); }
+
+  __device__ void advance() {
+    constexpr Config kConfig = Op::kConfig;
+    more = scheduler.next(kConfig.tile_m, kConfig.cluster_cols(), tile);
+    if constexpr (kConfig.multicast > 1) tile.col += static_cast<int>(blockIdx.x % kConfig.multicast) * kConfig.tile_n;
+  }
+};
 
 // Several warps load, since issuing copies takes a warp longer than narrow tiles take to multiply: one A, one B, and a third the strips of scales; without
 // strips the scales go with the values they belong to.
@@ -85,29 +107,20 @@ class Producer {
 
   __device__ Producer(const Params& params, Shared& shared) : params_(params), shared_(shared) {}
 
-  __device__ void run() {
+  __device__ void run(Walk<Op> walk) {
     const int warp = threadIdx.x / 32;
     // A and its scales may be what the kernel ahead writes; B is not, where this kernel was allowed to start before the other's end.
     if (warp != 1) cudaGridDependencySynchronize();
-    typename Op::Scheduler scheduler = Op::scheduler(params_, shared_);
-    // Tiles are looked up one ahead, so that the first scales of B are there when their tile's turn comes.
-    Tile tile;
-    bool more = scheduler.next(kConfig.tile_m, kConfig.tile_n, tile);
-    float2 first = more ? first_scales(warp, tile) : float2{};
-    while (more) {
-      Tile next;
-      more = scheduler.next(kConfig.tile_m, kConfig.tile_n, next);
-      const float2 next_first = more ? first_scales(warp, next) : float2{};
-      range_ = Op::blocks(params_, shared_, tile);
+    if (warp == 1) {
+      load_b(walk);
+      return;
+    }
+    for (; walk.more; walk.advance()) {
       if (warp == 0) {
-        load_a(tile);
-      } else if (warp == 1) {
-        load_b(tile, first);
+        load_a(walk.tile);
       } else if constexpr (kConfig.strips()) {
-        load_strips(tile);
+        load_strips(walk.tile);
       }
-      tile = next;
-      first = next_first;
     }
   }
 
@@ -117,7 +130,8 @@ class Producer {
   __device__ uint64_t* filled_barrier() { return reinterpret_cast<uint64_t*>(&shared_.ring.filled[at_.stage]); }
 
   __device__ void load_a(Tile tile) {
-    for (int block = range_.begin; block < range_.end; ++block, at_.advance()) {
+    const BlockRange range = Op::blocks(params_, shared_, tile);
+    for (int block = range.begin; block < range.end; ++block, at_.advance()) {
       shared_.ring.wait_free(at_);
       if (threadIdx.x % 32 == 0) {
         uint32_t bytes = Op::load_a(params_, filled_barrier(), shared_.a[at_.stage], tile, block);
@@ -129,47 +143,58 @@ class Producer {
     }
   }
 
-  // Of a tile's first 32 K blocks, one a lane, for the warp that loads B.
-  __device__ float2 first_scales(int warp, Tile tile) {
-    if (!kStageScales || warp != 1) return {};
-    range_ = Op::blocks(params_, shared_, tile);
-    return read_scales(tile, range_.begin + static_cast<int>(threadIdx.x % 32));
-  }
-
-  __device__ void load_b(Tile tile, float2 next) {
+  // Each lane holds the scales of one K block, 32 blocks at a time and the next 32, or the next tile's first, under way, so that no copy waits for them.
+  __device__ void load_b(Walk<Op> walk) {
     const int lane = threadIdx.x % 32;
-    // Each lane holds the scales of one K block, 32 blocks at a time and the next 32 under way, so that no copy waits for them.
-    float2 scales{};
-    for (int block = range_.begin; block < range_.end; ++block, at_.advance()) {
-      float2 own{};
-      if constexpr (kStageScales) {
-        const int index = (block - range_.begin) % 32;
-        if (index == 0) {
-          scales = next;
-          next = read_scales(tile, block + 32 + lane);
+    float2 ahead = walk.more ? first_scales(walk.tile) : float2{};
+    while (walk.more) {
+      const Tile tile = walk.tile;
+      const BlockRange range = Op::blocks(params_, shared_, tile);
+      float2 scales{};
+      float2 next_first{};
+      for (int block = range.begin; block < range.end; ++block, at_.advance()) {
+        shared_.ring.wait_free(at_);
+        if (lane == 0) Op::load_b(params_, filled_barrier(), shared_.b[at_.stage], tile, block);
+        float2 own{};
+        if constexpr (kStageScales) {
+          if (block == range.begin) {
+            walk.advance();
+            if (walk.more) next_first = first_scales(walk.tile);
+          }
+          const int index = (block - range.begin) % 32;
+          if (index == 0) {
+            scales = ahead;
+            ahead = read_scales(tile, block + 32 + lane, range.end);
+          }
+          own = make_float2(__shfl_sync(0xffffffffu, scales.x, index), __shfl_sync(0xffffffffu, scales.y, index));
         }
-        own = make_float2(__shfl_sync(0xffffffffu, scales.x, index), __shfl_sync(0xffffffffu, scales.y, index));
-      }
-      shared_.ring.wait_free(at_);
-      if (lane == 0) {
-        uint32_t bytes = kConfig.b_stage_bytes();
-        Op::load_b(params_, filled_barrier(), shared_.b[at_.stage], tile, block);
-        if constexpr (Op::kColumnScales) {
-          auto& target = shared_.b_scales[at_.stage + at_.phase * kConfig.stages];
-          bytes += sizeof target;
-          Op::load_b_scales(params_, filled_barrier(), target, tile, block);
-        } else if constexpr (kStageScales) {
-          shared_.b_scales[at_.stage][0][0] = own.x;
-          shared_.b_scales[at_.stage][0][1] = own.y;
+        if (lane == 0) {
+          uint32_t bytes = kConfig.b_stage_bytes();
+          if constexpr (Op::kColumnScales) {
+            auto& target = shared_.b_scales[at_.stage + at_.phase * kConfig.stages];
+            bytes += sizeof target;
+            Op::load_b_scales(params_, filled_barrier(), target, tile, block);
+          } else if constexpr (kStageScales) {
+            shared_.b_scales[at_.stage][0][0] = own.x;
+            shared_.b_scales[at_.stage][0][1] = own.y;
+          }
+          shared_.ring.fill(at_, bytes);
         }
-        shared_.ring.fill(at_, bytes);
       }
+      ahead = next_first;
+      if constexpr (!kStageScales) walk.advance();
     }
   }
 
-  __device__ float2 read_scales(Tile tile, int block) const {
+  // Of a tile's first 32 K blocks, one a lane.
+  __device__ float2 first_scales(Tile tile) const {
+    const BlockRange range = Op::blocks(params_, shared_, tile);
+    return read_scales(tile, range.begin + static_cast<int>(threadIdx.x % 32), range.end);
+  }
+
+  __device__ float2 read_scales(Tile tile, int block, int end) const {
     if constexpr (kStageScales) {
-      if (block < range_.end) {
+      if (block < end) {
         return {__ldg(Op::b_scale_row(params_, tile, tile.col) + block),
                 __ldg(Op::b_scale_row(params_, tile, tile.col + kConfig.tile_n - 1) + block)};
       }
@@ -181,11 +206,12 @@ class Producer {
     constexpr int kBlocks = kConfig.strip_blocks();
     static_assert(2 * kBlocks <= 32, "a lane a scale of B");
     const int lane = threadIdx.x % 32;
+    const BlockRange range = Op::blocks(params_, shared_, tile);
     const float* row = Op::b_scale_row(params_, tile, lane < kBlocks ? tile.col : tile.col + kConfig.tile_n - 1);
-    for (int block = range_.begin; block < range_.end; block += kBlocks, strips_at_.advance()) {
+    for (int block = range.begin; block < range.end; block += kBlocks, strips_at_.advance()) {
       // Lanes read B's scales before they wait: the first the first row's, the next as many the last row's.
       const int own_block = block + lane % kBlocks;
-      const float own = lane < 2 * kBlocks && own_block < range_.end ? __ldg(row + own_block) : 0.0f;
+      const float own = lane < 2 * kBlocks && own_block < range.end ? __ldg(row + own_block) : 0.0f;
       shared_.scale_ring.wait_free(strips_at_);
       // A's copy does not wait for B's scales to arrive from device memory.
       if (lane == 0) {
@@ -199,7 +225,6 @@ class Producer {
 
   const Params& params_;
   Shared& shared_;
-  BlockRange range_{};
   typename tile::Ring<kConfig.stages>::Position at_;
   tile::RingPosition<2> strips_at_;
 };
@@ -231,11 +256,9 @@ struct Consumer {
   float sum[kAtoms][kValues];
   Position at;
   tile::RingPosition<2> strips_at;
-  typename Op::Scheduler scheduler;
-  Tile next;  // the tile after the one at hand, if there are more
-  bool more = false;
+  Walk<Op> walk;
 
-  __device__ Consumer(const Params& p, Shared& s, int math_group)
+  __device__ Consumer(const Params& p, Shared& s, int math_group, Walk<Op> from)
       : params(p),
         shared(s),
         row_group(math_group % kConfig.row_groups()),
@@ -243,49 +266,26 @@ struct Consumer {
         group_row(row_group * (Op::kInterleaved ? 64 : kConfig.group_rows())),
         a0(s.a[0] + group_row * kTileK),
         b0(s.b[0]),
-        scheduler(Op::scheduler(p, s)) {
+        walk(from) {
     row = first_row();
     col = first_col();
   }
 
-  // A tile's sums leave the registers while the tensor core works on the first K block of the next.
-  static constexpr bool kDefers = Shared::kStaged && kConfig.k_groups == 1;
-
   __device__ void run() {
-    if constexpr (kDefers) {
-      Tile tile;
-      if (!scheduler.next(kConfig.tile_m, kConfig.tile_n, tile)) return;
-      first_block<false>(tile, tile);
-      while (true) {
-        other_blocks(tile);
-        const Tile done = tile;
-        if (!more) {
-          store(done);
-          break;
-        }
-        tile = next;
-        cudaGridDependencySynchronize();
-        if constexpr (Op::kAccumulates) {
-          if (params.c != nullptr) add_c(done);
-        }
-        first_block<true>(tile, done);
-      }
-    } else {
-      Tile tile;
-      while (scheduler.next(kConfig.tile_m, kConfig.tile_n, tile)) {
+    for (; walk.more; walk.advance()) {
+      const Tile tile = walk.tile;
 #pragma unroll
-        for (int atom = 0; atom < kAtoms; ++atom) {
+      for (int atom = 0; atom < kAtoms; ++atom) {
 #pragma unroll
-          for (int i = 0; i < kValues; ++i) sum[atom][i] = 0.0f;
-        }
-        const BlockRange range = Op::blocks(params, shared, tile);
-        if constexpr (kConfig.strips()) {
-          multiply_strips<0>(range, tile);
-        } else {
-          with_extent(tile, [&]<int kUsed, int kWidth>() { multiply_stages<kUsed, kWidth>(range, tile); });
-        }
-        store(tile);
+        for (int i = 0; i < kValues; ++i) sum[atom][i] = 0.0f;
       }
+      const BlockRange range = Op::blocks(params, shared, tile);
+      if constexpr (kConfig.strips()) {
+        multiply_strips(range, tile);
+      } else {
+        with_extent(tile, [&]<int kUsed, int kWidth>() { multiply_stages<kUsed, kWidth>(range, tile); });
+      }
+      store(tile);
     }
     if constexpr (Shared::kStaged || Shared::kStagedF32 || Shared::kQuantized) {
       if (k_group == 0 && threadIdx.x % 128 == 0) cute::tma_store_wait<0>();  // shared memory must outlive the copies that read it
@@ -293,6 +293,15 @@ struct Consumer {
   }
 
  private:
+  // The stage at hand may be filled anew, here or also where this CTA's copies go.
+  __device__ void release() {
+    if constexpr (kConfig.multicast > 1) {
+      shared.ring.template release_to_cluster<kConfig.multicast>(at);
+    } else {
+      shared.ring.release(at);
+    }
+  }
+
   // The first row of an atom in D.
   __device__ int atom_row(Tile tile, int atom) const { return tile.row + group_row + atom * kAtomRows; }
 
@@ -336,28 +345,6 @@ struct Consumer {
   // Where a tile's scales of A begin in what was copied.
   __device__ static int scale_shift(Tile tile) { return Op::kAnyRow ? tile.row % kScaleSlack : 0; }
 
-  // Starts the sums of `tile`; those of `done`, if pending, leave under its MMAs.
-  template <bool kPending>
-  __device__ void first_block(Tile tile, Tile done) {
-    if constexpr (kConfig.strips()) shared.scale_ring.wait_filled(strips_at);
-    with_extent(tile, [&]<int kUsed, int kWidth>() {
-      shared.ring.wait_filled(at);
-      const int scale_stage = kConfig.strips() ? strips_at.stage : at.stage;
-      multiply_block<kUsed, kWidth, true, kPending>(
-          read_scales<kUsed>(shared.a_scales[scale_stage][0], shared.b_scales[scale_stage][0], scale_shift(tile)), scale_boundary(tile), done);
-      at.advance();
-    });
-  }
-
-  __device__ void other_blocks(Tile tile) {
-    const BlockRange range = Op::blocks(params, shared, tile);
-    if constexpr (kConfig.strips()) {
-      multiply_strips<1>(range, tile);
-    } else {
-      with_extent(tile, [&]<int kUsed, int kWidth>() { multiply_stages<kUsed, kWidth>({range.begin + 1, range.end}, tile); });
-    }
-  }
-
   using AScales = std::remove_reference_t<decltype(Shared::a_scales[0][0])>;
   using BScales = std::remove_reference_t<decltype(Shared::b_scales[0][0])>;
 
@@ -397,17 +384,14 @@ struct Consumer {
     }
   }
 
-  // All blocks but the first `kDone`.
-  template <int kDone>
   __device__ void multiply_strips(BlockRange range, Tile tile) {
     const int boundary = scale_boundary(tile);
     const int shift = scale_shift(tile);
     for (int strip = range.begin; strip < range.end; strip += kConfig.strip_blocks()) {
       const int count = min(kConfig.strip_blocks(), range.end - strip);
-      const int done = kDone > 0 && strip == range.begin ? kDone : 0;
-      if (done == 0) shared.scale_ring.wait_filled(strips_at);
+      shared.scale_ring.wait_filled(strips_at);
 #pragma unroll 1
-      for (int block = done; block < count; ++block) {
+      for (int block = 0; block < count; ++block) {
         // A stage is always of the same K group. Were it of all in turn, a group that runs ahead would take the fill before last of a stage, which has the
         // same phase parity, for the one it waits for.
         if (kConfig.k_groups == 1 || at.stage % kConfig.k_groups == k_group) {
@@ -422,14 +406,12 @@ struct Consumer {
     }
   }
 
-  // One K block of the stage at hand: the group's first atoms by the tile's first columns. The first block of a tile starts its sums, after those of `done`,
-  // if pending, have left. Scales are read before the MMAs start, so that the wait for them hides the latency.
-  template <int kUsed, int kWidth, bool kFirst = false, bool kPending = false>
-  __device__ void multiply_block(const Scales& scales, int boundary, Tile done = {}) {
+  // One K block of the stage at hand: the group's first atoms by the tile's first columns. Scales are read before the MMAs start, so that the wait for them
+  // hides the latency.
+  template <int kUsed, int kWidth>
+  __device__ void multiply_block(const Scales& scales, int boundary) {
     if constexpr (kUsed == 0) {
-      shared.ring.release(at);
-      if constexpr (kFirst) more = scheduler.next(kConfig.tile_m, kConfig.tile_n, next);
-      if constexpr (kPending) store_staged(done);
+      release();
       return;
     }
     const uint32_t a = at.stage * (kConfig.a_stage_bytes() / 16);
@@ -441,26 +423,10 @@ struct Consumer {
       cute::warpgroup_arrive();
       tile::fp8_mma_k128<kWidth>(a0, a + atom * (kAtomRows * kTileK / 16), b0, b, part);
       cute::warpgroup_commit_batch();
-      if constexpr (kFirst) {
-        if (atom == 0) more = scheduler.next(kConfig.tile_m, kConfig.tile_n, next);
-      }
-      if constexpr (kPending) {
-        if (atom == 0) wait_for_staging_area();
-        stage(atom);
-        if (atom == kUsed - 1) {
-#pragma unroll
-          for (int unused = kUsed; unused < kAtoms; ++unused) stage(unused);
-          send_staged(done);
-        }
-      }
       tile::fence_accumulators(part);
       cute::warpgroup_wait<0>();
       tile::fence_accumulators(part);
-      if (atom == kUsed - 1) shared.ring.release(at);
-      if constexpr (kFirst) {
-#pragma unroll
-        for (int i = 0; i < kWidth / 2; ++i) sum[atom][i] = 0.0f;
-      }
+      if (atom == kUsed - 1) release();
       if constexpr (Op::kColumnScales) {
         promote_columns(part, sum[atom], scales.a[atom], scales.b);
       } else {
@@ -500,7 +466,7 @@ struct Consumer {
     cudaGridDependencySynchronize();  // the kernel ahead may still read what D replaces, or write C
     if constexpr (kConfig.k_groups > 1) {
       add_k_groups();
-      if (kConfig.slices == 1 && k_group > 0) return;
+      if (k_group > 0) return;
     }
     if constexpr (kConfig.slices > 1) {
       store_slices(tile);
@@ -543,40 +509,58 @@ struct Consumer {
     all_math_groups_barrier();  // without it the next tile's sums could overwrite these before they are added
   }
 
-  // Every CTA of the cluster adds up a share of the tile over all slices, in the order of K, and stores it. A cluster has one tile only: its barriers wait
-  // for all threads that have not left, so loading warps must have left.
+  // Every CTA of the cluster adds up a share of the tile over all slices, in the order of K, and stores it. The others' sums are sent to its shared memory, which
+  // it leaves when all have come; what it sends goes to CTAs that wait for it. A cluster has one tile only.
   __device__ void store_slices(Tile tile) {
-    constexpr int kPairs = kValues / 2;  // of a thread: two neighbouring columns each
+    constexpr int kShare = kConfig.slice_values();
+    constexpr int kSent = Shared::kSent;
     const int thread = row_group * 128 + threadIdx.x % 128;
-    if (k_group == 0) {
+    const auto rank = static_cast<int>(cute::block_rank_in_cluster());
+    cute::cluster_wait();  // for the barriers of the others, which were made at the start
+    float own[kShare];
 #pragma unroll
-      for (int i = 0; i < kValues; ++i) shared.partial[0][i][thread] = sum[0][i];
+    for (int slice = 0; slice < kConfig.slices; ++slice) {
+#pragma unroll
+      for (int i = 0; i < kShare; i += kSent) {
+        const float* values = sum[0] + slice * kShare + i;
+        if (slice == rank) {
+#pragma unroll
+          for (int j = 0; j < kSent; ++j) own[i + j] = values[j];
+        } else {
+          send(values, shared.sent[rank][i / kSent][thread], slice);
+        }
+      }
     }
-    cute::cluster_arrive();
-    cute::cluster_wait();
-    const uint32_t rank = cute::block_rank_in_cluster();
-    for (int pair = static_cast<int>(rank) * kConfig.k_groups + k_group; pair < kPairs; pair += kConfig.slices * kConfig.k_groups) {
-      const int r = tile.row + row_group * 64 + row + pair % 2 * 8;
-      const int c = tile.col + pair / 2 * 8 + col;
+    shared.all_sent.wait(0);
+#pragma unroll
+    for (int i = 0; i < kShare; i += 2) {
       float2 total = make_float2(0.0f, 0.0f);
 #pragma unroll
       for (int slice = 0; slice < kConfig.slices; ++slice) {
-        total.x += read_remote(&shared.partial[0][2 * pair][thread], slice);
-        total.y += read_remote(&shared.partial[0][2 * pair + 1][thread], slice);
+        const float2 theirs = *reinterpret_cast<const float2*>(shared.sent[slice][i / kSent][thread] + i % kSent);
+        total.x += slice == rank ? own[i] : theirs.x;
+        total.y += slice == rank ? own[i + 1] : theirs.y;
       }
+      const int value = rank * kShare + i;
+      const int r = tile.row + row_group * 64 + row + value / 2 % 2 * 8;
+      const int c = tile.col + value / 4 * 8 + col;
       if (r < Op::row_end(params, tile) && c < params.n) store_pair(r, c, total);
     }
-    // No CTA may leave, or overwrite its partial sums, while another still reads them.
-    cute::cluster_arrive();
-    cute::cluster_wait();
   }
 
-  // A value in the shared memory of another CTA of the cluster.
-  __device__ static float read_remote(const float* own, uint32_t rank) {
-    const uint32_t address = cute::set_block_rank(cute::cast_smem_ptr_to_uint(own), rank);
-    float value;
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
-    return value;
+  // To the same place in the shared memory of another CTA of the cluster, which counts the bytes.
+  __device__ void send(const float* values, float* place, int rank) const {
+    const uint32_t target = cute::set_block_rank(cute::cast_smem_ptr_to_uint(place), rank);
+    const uint32_t barrier = cute::set_block_rank(cute::cast_smem_ptr_to_uint(&shared.all_sent), rank);
+    if constexpr (Shared::kSent == 4) {
+      asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(target), "f"(values[0]),
+                   "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)
+                   : "memory");
+    } else {
+      asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(target), "f"(values[0]), "f"(values[1]),
+                   "r"(barrier)
+                   : "memory");
+    }
   }
 
   __device__ void store_pair(int r, int c, float2 value) const {
@@ -620,26 +604,13 @@ struct Consumer {
 
   // Through shared memory to TMA: full lines, and rows and columns past D are clipped.
   __device__ void store_staged(Tile tile) {
-    wait_for_staging_area();
-#pragma unroll
-    for (int atom = 0; atom < kAtoms; ++atom) stage(atom);
-    send_staged(tile);
-  }
-
-  static constexpr int kBoxes = kConfig.tile_n / kConfig.store_cols();
-  __device__ uint8_t* staging_area() const { return shared.d + row_group * kAtoms * kBoxes * Staged::kBoxBytes; }
-
-  // The copies of the tile before read it.
-  __device__ void wait_for_staging_area() {
-    if (threadIdx.x % 128 == 0) cute::tma_store_wait<0>();
-    group_barrier();
-  }
-
-  __device__ void stage(int atom) { Staged::stage(sum[atom], staging_area() + atom * kBoxes * Staged::kBoxBytes); }
-
-  __device__ void send_staged(Tile tile) {
+    constexpr int kBoxes = kConfig.tile_n / kConfig.store_cols();
     const bool issuer = threadIdx.x % 128 == 0;
-    const uint8_t* area = staging_area();
+    uint8_t* area = shared.d + row_group * kAtoms * kBoxes * Staged::kBoxBytes;
+    if (issuer) cute::tma_store_wait<0>();  // the copies of the tile before read it
+    group_barrier();
+#pragma unroll
+    for (int atom = 0; atom < kAtoms; ++atom) Staged::stage(sum[atom], area + atom * kBoxes * Staged::kBoxBytes);
     cute::tma_store_fence();  // the copy engine must see these ordinary stores
     group_barrier();
     const int row_end = Op::row_end(params, tile);
@@ -753,7 +724,9 @@ __device__ constexpr void check_config() {
   static_assert(kConfig.stages % kConfig.k_groups == 0, "a stage is always of the same K group");
   static_assert(kConfig.tile_n % 16 == 0, "stmatrix stores 16 columns at a time");
   static_assert(kTileK - std::gcd(kConfig.tile_n, kTileK) + kConfig.tile_n <= 2 * kTileK, "a tile touches at most two rows of 128x128 scales");
-  static_assert(kConfig.slices <= 8, "a cluster has at most 8 CTAs");
+  static_assert(kConfig.slices * kConfig.multicast <= 8, "a cluster has at most 8 CTAs");
+  static_assert(kConfig.slices == 1 || (kConfig.multicast == 1 && kConfig.slice_values() % 2 == 0 && kConfig.tile_n / 2 % kConfig.slices == 0),
+                "slices share a tile's pairs of columns evenly");
   static_assert(!Shared::kQuantized || kConfig.quantizes(), "a CTA must hold whole blocks of 128 columns");
 }
 
@@ -761,21 +734,48 @@ __device__ constexpr void check_config() {
 template <class Op, class... Descriptors>
 __device__ void run_roles(const typename Op::Params& params, typename Op::Shared& shared, const Descriptors*... descriptors) {
   constexpr Config kConfig = Op::kConfig;
-  if (threadIdx.x == 0) {
+  // By a warp that has nothing else to do, while the others look up their first tile.
+  if (threadIdx.x == 96) {
     (cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(descriptors)), ...);
-    shared.ring.init(4 * kConfig.row_groups(), 2);
+    shared.ring.init(4 * kConfig.row_groups() * kConfig.multicast, 2);
     if constexpr (kConfig.strips()) shared.scale_ring.init(128 * kConfig.math_groups(), 32);
+    if constexpr (kConfig.slices > 1) {
+      shared.all_sent.init(1);
+      shared.all_sent.arrive_and_expect_tx(sizeof shared.sent / kConfig.slices * (kConfig.slices - 1));
+    }
+    cutlass::arch::fence_barrier_init();
   }
-  tile::Ring<kConfig.stages>::publish();
-
-  const int group = cutlass::canonical_warp_group_idx();
-  if (group == 0) {
-    // Two math groups of 232 registers a thread need what the loading group does not use.
-    if constexpr (kConfig.moves_registers()) cutlass::arch::warpgroup_reg_dealloc<40>();
-    if (threadIdx.x < 32 * Producer<Op>::kWarps) Producer<Op>(params, shared).run();
+  const auto split = [&](Walk<Op> walk) {
+    const int group = cutlass::canonical_warp_group_idx();
+    if (group == 0) {
+      // Two math groups of 232 registers a thread need what the loading group does not use.
+      if constexpr (Op::kConfig.moves_registers()) cutlass::arch::warpgroup_reg_dealloc<40>();
+      if (threadIdx.x < 32 * Producer<Op>::kWarps) Producer<Op>(params, shared).run(walk);
+    } else {
+      if constexpr (Op::kConfig.moves_registers()) cutlass::arch::warpgroup_reg_alloc<232>();
+      Consumer<Op>(params, shared, group - 1, walk).run();
+      if constexpr (Op::kConfig.multicast > 1) {
+        cute::cluster_arrive();  // other CTAs of the cluster still count on this one's barriers
+        cute::cluster_wait();
+      }
+    }
+  };
+  const auto publish = [] {
+    if constexpr (Op::kConfig.multicast > 1) {
+      cute::cluster_arrive();
+      cute::cluster_wait();
+    } else {
+      __syncthreads();
+      if constexpr (Op::kConfig.slices > 1) cute::cluster_arrive();  // waited for where it matters
+    }
+  };
+  if constexpr (Op::kTable) {
+    publish();
+    split(Walk<Op>(Op::scheduler(params, shared)));
   } else {
-    if constexpr (kConfig.moves_registers()) cutlass::arch::warpgroup_reg_alloc<232>();
-    Consumer<Op>(params, shared, group - 1).run();
+    const Walk<Op> walk(Op::scheduler(params, shared));
+    publish();
+    split(walk);
   }
 }
 

@@ -72,6 +72,13 @@ struct Ring {
     if (threadIdx.x % 32 == 0) free[at.stage].arrive();
   }
 
+  // The same where a stage is also filled by copies of, and for, the other CTAs of the cluster: init then counts the consumers of all of them.
+  template <int kCtas>
+  __device__ void release_to_cluster(Position at) {
+    __syncwarp();
+    if (threadIdx.x % 32 < kCtas) free[at.stage].arrive(threadIdx.x % 32);
+  }
+
   // The same with an arrival a lane, for rings that seldom turn: init then counts 32 a warp. racecheck sees through this form only.
   __device__ void release_by_lane(Position at) { free[at.stage].arrive(); }
 };

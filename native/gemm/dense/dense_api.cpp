@@ -233,9 +233,8 @@ struct Launch final : h4j_launch {
 
   void launch(int grid, CUstream stream, const Params& used) const {
     const Config& config = plan.instance->config;
-    // Also without slices as clusters, of one CTA: a trial that launched the same code so took 127 us for 4096x32768x512, not 140 (../NOTES.md, 14).
     kernel.launch(
-        {static_cast<unsigned>(grid), static_cast<unsigned>(config.threads()), static_cast<unsigned>(config.slices), plan.spec.constant_b != 0},
+        {static_cast<unsigned>(grid), static_cast<unsigned>(config.threads()), static_cast<unsigned>(config.cluster()), plan.spec.constant_b != 0},
         stream, &used);
   }
 

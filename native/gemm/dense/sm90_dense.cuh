@@ -15,6 +15,7 @@ struct Dense {
   static constexpr bool kRagged = false;
   static constexpr bool kAnyRow = false;
   static constexpr bool kAccumulates = !std::is_same_v<OutType, __nv_fp8_e4m3>;
+  static constexpr bool kTable = false;
   static constexpr int kUnroll = 4;
   using Out = OutType;
   using Params = gemm::Params;

@@ -42,7 +42,7 @@ struct CommonPlan : h4j_plan {
       invalid(operation, rows_name, format("%lld with n %lld", static_cast<long long>(rows), static_cast<long long>(n)),
               format("at most 2^31 - 1 tiles of %d x %d", config.tile_m, config.tile_n));
     }
-    info.grid = rows == 0 ? 0 : static_cast<int>(std::min<int64_t>(tiles, sms));
+    info.grid = rows == 0 ? 0 : static_cast<int>(std::min<int64_t>(tiles, sms / config.multicast)) * config.multicast;
     info.block = config.threads();
     info.shared_memory = instance->shared_memory;
     std::snprintf(info.kernel, sizeof info.kernel, "%s", instance_name(config).c_str());
@@ -182,7 +182,9 @@ struct Launch final : h4j_launch {
   void run(CUstream stream, int64_t rows) const override {
     Params used = params;
     used.m = static_cast<int32_t>(rows);
-    kernel.launch({static_cast<unsigned>(plan.info.grid), static_cast<unsigned>(plan.info.block)}, stream, &used);
+    kernel.launch(
+        {static_cast<unsigned>(plan.info.grid), static_cast<unsigned>(plan.info.block), static_cast<unsigned>(plan.instance->config.cluster())},
+        stream, &used);
   }
 
   Plan plan;

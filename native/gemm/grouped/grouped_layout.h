@@ -16,6 +16,11 @@ inline constexpr int kMaxGroups = 512;
 // Rows of D that one copy stores.
 inline constexpr int kBoxRows = 64;
 
+// Of a row of instances.def.
+constexpr Config config_of(int tile_m, int tile_n, int stages, int k_groups, int multicast) {
+  return {tile_m, tile_n, stages, k_groups, 1, multicast};
+}
+
 // Rows of A, and of its scales beside the slack of 4 before them, that one copy brings: a tall tile may end after half of them, and a box has at most 256.
 constexpr int copy_rows(const Config& config) { return config.tile_m < 128 ? config.tile_m : 128; }
 

@@ -45,40 +45,29 @@ struct GroupedTile {
   int col;
   int row_end;  // of the group
   int group;
-  bool half;  // of half a tile's columns
 };
 
-// Every so-many-th tile, group after group; within a group in the raster's order. If the last round's tiles are at most half as many as there are CTAs,
-// they are cut in two. By whole warps.
-template <bool kHalves>
+// Every so-many-th tile, or cluster's tiles, group after group; within a group in the raster's order. By whole warps.
+template <int kMulticast>
 class GroupScheduler {
  public:
   __device__ GroupScheduler(const Params& params, const GroupTable& table)
-      : params_(params), table_(table), index_(blockIdx.x), whole_(table.tiles[params.groups] * params.tiles_n), end_(whole_) {
-    const int rest = whole_ % static_cast<int>(gridDim.x);
-    if (kHalves && 2 * rest <= gridDim.x) {
-      whole_ -= rest;
-      end_ += rest;
-    }
-  }
+      : params_(params), table_(table), index_(blockIdx.x / kMulticast), end_(table.tiles[params.groups] * params.tiles_n) {}
 
   __device__ bool next(int tile_m, int tile_n, GroupedTile& tile) {
     if (index_ >= end_) return false;
-    const bool half = index_ >= whole_;
-    const int index = half ? whole_ + (index_ - whole_) / 2 : index_;
-    const int col = half ? (index_ - whole_) % 2 * (tile_n / 2) : 0;
     // The tile's group lies ahead, 32 groups at a time.
     for (unsigned passed = kAllLanes; passed == kAllLanes;) {
       const int probe = group_ + 1 + static_cast<int>(threadIdx.x % 32);
-      passed = __ballot_sync(kAllLanes, probe <= params_.groups && table_.tiles[min(probe, kMaxGroups)] * params_.tiles_n <= index);
+      passed = __ballot_sync(kAllLanes, probe <= params_.groups && table_.tiles[min(probe, kMaxGroups)] * params_.tiles_n <= index_);
       group_ += __popc(passed);
     }
     const int before = table_.tiles[group_];
     const Tile place =
-        tile_at(index - before * params_.tiles_n, table_.tiles[group_ + 1] - before, params_.tiles_n, params_.raster_group, params_.raster_along_m);
+        tile_at(index_ - before * params_.tiles_n, table_.tiles[group_ + 1] - before, params_.tiles_n, params_.raster_group, params_.raster_along_m);
     const int2 rows = table_.rows[group_];
-    tile = {rows.x + place.row * tile_m, place.col * tile_n + col, rows.y, group_, half};
-    index_ += gridDim.x;
+    tile = {rows.x + place.row * tile_m, place.col * tile_n, rows.y, group_};
+    index_ += gridDim.x / kMulticast;
     return true;
   }
 
@@ -86,8 +75,7 @@ class GroupScheduler {
   const Params& params_;
   const GroupTable& table_;
   int index_;
-  int whole_;  // tiles taken whole
-  int end_;    // those and the halves
+  int end_;
   int group_ = 0;
 };
 
@@ -95,11 +83,12 @@ template <Config kConfigValue>
 struct Grouped {
   static constexpr Config kConfig = kConfigValue;
   static constexpr bool kColumnScales = false;
-  static constexpr bool kHalves = kConfig.halves();
+  static constexpr bool kHalves = false;
   static constexpr bool kInterleaved = true;
   static constexpr bool kRagged = true;
   static constexpr bool kAnyRow = true;
   static constexpr bool kAccumulates = false;
+  static constexpr bool kTable = true;
   static constexpr int kUnroll = 4;
   using Out = __nv_bfloat16;
   using Params = grouped::Params;
@@ -107,7 +96,7 @@ struct Grouped {
     GroupTable groups;
   };
   using Tile = GroupedTile;
-  using Scheduler = GroupScheduler<kHalves>;
+  using Scheduler = GroupScheduler<kConfig.multicast>;
 
   __device__ static Scheduler scheduler(const Params& params, const Shared& shared) { return Scheduler(params, shared.groups); }
   __device__ static BlockRange blocks(const Params& params, const Shared&, const Tile&) { return {0, params.k_blocks}; }
@@ -115,11 +104,20 @@ struct Grouped {
   __device__ static uint32_t load_a(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
     uint32_t bytes = 0;
 #pragma unroll
-    for (int row = 0; row < kConfig.tile_m; row += kCopyRows) {
-      if (row > 0 && tile.row + row >= tile.row_end) break;
-      cute::SM90_TMA_LOAD_3D::copy(&params.a, barrier, kLoadHint, static_cast<uint8_t*>(target) + row * kTileK, block * kTileK, tile.row + row,
-                                   plane_index(params, tile));
+    for (int part = 0; part * kCopyRows < kConfig.tile_m; ++part) {
+      const int row = part * kCopyRows;
+      if (part > 0 && tile.row + row >= tile.row_end) break;
       bytes += kCopyRows * kTileK;
+      uint8_t* place = static_cast<uint8_t*>(target) + row * kTileK;
+      if constexpr (kConfig.multicast > 1) {
+        // The CTAs of a cluster have these rows in common, and each brings a part for all of them.
+        static_assert(kConfig.tile_m == kConfig.multicast * kCopyRows, "a part a CTA");
+        if (part != static_cast<int>(blockIdx.x % kConfig.multicast)) continue;
+        constexpr uint16_t kAll = (1 << kConfig.multicast) - 1;
+        cute::SM90_TMA_LOAD_MULTICAST_3D::copy(&params.a, barrier, kAll, kLoadHint, place, block * kTileK, tile.row + row, plane_index(params, tile));
+      } else {
+        cute::SM90_TMA_LOAD_3D::copy(&params.a, barrier, kLoadHint, place, block * kTileK, tile.row + row, plane_index(params, tile));
+      }
     }
     return bytes;
   }
@@ -154,9 +152,10 @@ struct Grouped {
 };
 
 // Numbers rather than a Config: nvcc 13.0 writes stubs that do not compile for a class-type template argument.
-template <int kTileM, int kTileN, int kStages, int kGroups>
-__global__ void __launch_bounds__(Config{kTileM, kTileN, kStages, kGroups}.threads(), 1) grouped_kernel(const __grid_constant__ Params params) {
-  constexpr Config kConfig{kTileM, kTileN, kStages, kGroups};
+template <int kTileM, int kTileN, int kStages, int kGroups, int kMulticast>
+__global__ void __launch_bounds__(config_of(kTileM, kTileN, kStages, kGroups, kMulticast).threads(), 1)
+    grouped_kernel(const __grid_constant__ Params params) {
+  constexpr Config kConfig = config_of(kTileM, kTileN, kStages, kGroups, kMulticast);
   using Op = Grouped<kConfig>;
   using Shared = typename Op::Shared;
   check_config<kConfig, Shared>();

@@ -69,6 +69,7 @@ struct KGrouped {
   static constexpr bool kRagged = false;
   static constexpr bool kAnyRow = false;
   static constexpr bool kAccumulates = true;
+  static constexpr bool kTable = false;
   // More spills.
   static constexpr int kUnroll = 1;
   using Out = float;
