@@ -9,25 +9,23 @@ namespace h4j::gemm {
 // For 128-row tiles 296 were measured at N 64, 410 at 96, 536 at 128, 606 at 144, 736 at 176 and 800 at 192, and 1053 for 256x128, on resident data: the
 // tensor core's 4 clocks a column and 128 rows, and some to start and end a group of MMAs.
 double math_clocks(const Config& config) {
-  const double tensor_core = 4.0 * config.tile_n * config.tile_m / 128.0 + (config.tile_m == 256 ? 103.0 : 41.0);
+  const double tensor_core = 4.0 * config.tile_n * config.tile_m / 128.0 + (config.tile_m == 256 ? 58.0 : 23.3);
   // A group waits for its products and promotes them while other groups multiply. Two groups of wide tiles fill the tensor core that way.
-  const double own = 2.12 * config.tile_n * config.group_rows() / 64.0 + 137.0;
+  const double own = 1.96 * config.tile_n * config.group_rows() / 64.0 + 133.0;
   return std::max(tensor_core, own / config.k_groups);
 }
 
 double tiles_clocks(const Config& config, double tiles, double blocks, double active, int out_bytes) {
-  const double stage = config.stage_bytes() / std::min(kSmBytesPerClock, kL2BytesPerClock / active);
-  // Stores hide under the next tile's MMAs where a math group alone holds its rows' sums.
-  const double exposed = config.k_groups == 1 && config.slices == 1 ? 1.0 + 0.12 * std::max(tiles - 1.0, 0.0) : tiles;
-  const double store = config.tile_m * config.tile_n * out_bytes / 14.0;
-  // Two cluster barriers and the exchange through distributed shared memory.
-  const double exchange = config.slices > 1 ? 2600.0 : 0.0;
-  return tiles * (blocks * std::max(math_clocks(config), stage) + 183.0) + exposed * store + exchange;
+  const double stage = std::max(config.stage_bytes() / kSmBytesPerClock, config.l2_stage_bytes() * active / kL2BytesPerClock);
+  const double store = config.tile_m * config.tile_n * out_bytes / 67.0;
+  // Through distributed shared memory.
+  const double exchange = config.slices > 1 ? 1540.0 : 0.0;
+  return tiles * (blocks * std::max(math_clocks(config), stage) + 183.0 + store) + exchange;
 }
 
 double total_clocks(double tiles, double memory, double l2) {
   // What does not hide under the greatest of them.
-  return std::max(tiles, memory) + 0.12 * std::min(tiles, memory) + 0.15 * l2 + kFixedClocks;
+  return std::max(tiles, memory) + 0.14 * std::min(tiles, memory) + 0.26 * l2 + kFixedClocks;
 }
 
 namespace {

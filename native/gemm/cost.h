@@ -7,16 +7,16 @@
 
 namespace h4j::gemm {
 
-// The constants here and in cost.cpp are fitted to the times of 359 pairs of shape and instance on an H200, in clocks of 1.755 GHz (NOTES.md, 14).
+// The constants here and in cost.cpp are fitted to times of pairs of shape and instance on an H200, in clocks of 1.755 GHz (NOTES.md, 15).
 
 // What a product draws from the L2, and what one SM takes.
-inline constexpr double kL2BytesPerClock = 7660.0;
-inline constexpr double kSmBytesPerClock = 69.0;
+inline constexpr double kL2BytesPerClock = 8400.0;
+inline constexpr double kSmBytesPerClock = 71.3;
 // Launch, descriptor fetch, the first stage cold from device memory, and the write-back of what others left in the L2.
-inline constexpr double kFixedClocks = 6700.0;
+inline constexpr double kFixedClocks = 6620.0;
 
 // What a product draws from device memory: fitted on an H200, whose copies reach 4.1 TB/s; an H100's reach 3.0.
-constexpr double device_bytes_per_clock(int64_t memory_bytes) { return memory_bytes > int64_t{100} << 30 ? 2100.0 : 1522.0; }
+constexpr double device_bytes_per_clock(int64_t memory_bytes) { return memory_bytes > int64_t{100} << 30 ? 2230.0 : 1522.0; }
 
 // Of one K block of a tile on resident data.
 double math_clocks(const Config& config);

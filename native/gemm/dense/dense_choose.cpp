@@ -17,8 +17,6 @@ int concurrent_tiles(const Config& config, int sms) {
 
 // What a tile of half the columns takes of a whole one's time: its B is copied whole, and half its MMAs do not hide the rest (4096 x 2112 x 7168, NOTES.md, 14).
 constexpr double kHalfTile = 0.73;
-// Where several rows of tiles read B at the same time, so much of it is read anew (64-row tiles at M 128 against M 64, NOTES.md, 14).
-constexpr double kSharedB = 1.5;
 
 // Rounds of whole tiles that CTAs need, as the kernel's scheduler shares tiles out.
 double rounds(int64_t whole, int64_t halves, int64_t ctas) {
@@ -70,9 +68,9 @@ Choice evaluate(const Problem& problem, const Config& config, int index) {
   const double m = double(problem.m);
   const double n = double(problem.n);
   const double k = double(problem.k);
-  const double bytes = m * k + n * k * (choice.tiles_m > 1 ? kSharedB : 1.0) + m * n * problem.out_bytes;
+  const double bytes = m * k + n * k + m * n * problem.out_bytes;
   choice.memory_clocks = bytes / device_bytes_per_clock(problem.memory_bytes);
-  const double copied = double(choice.whole + choice.halves) * config.slices * blocks * config.stage_bytes();
+  const double copied = double(choice.whole + choice.halves) * config.slices * blocks * config.l2_stage_bytes();
   choice.clocks = total_clocks(choice.tiles_clocks, choice.memory_clocks, copied / kL2BytesPerClock);
   return choice;
 }

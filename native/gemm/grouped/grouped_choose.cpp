@@ -10,26 +10,39 @@ namespace h4j::gemm::grouped {
 
 constexpr int kOutBytes = 2;  // of an element of D
 
+namespace {
+
+// Tiles that a group of so many rows on average takes in a column: groups differ by some 30 %.
+double mean_tiles(int64_t rows, int tile_m) {
+  constexpr int kSamples = 13;
+  double sum = 0.0;
+  for (int sample = 0; sample < kSamples; ++sample) sum += double(ceil_div(std::max<int64_t>(rows * (70 + 5 * sample) / 100, 1), tile_m));
+  return sum / kSamples;
+}
+
+}  // namespace
+
 Choice evaluate(const Problem& problem, const Config& config, int index) {
   Choice choice{};
   choice.index = index;
   const auto tiles_m = static_cast<int>(ceil_div(problem.rows, config.tile_m));
-  const auto tiles_n = static_cast<int>(ceil_div(problem.n, config.tile_n));
-  // Measured on an H100 for groups of 8160 rows (../NOTES.md): 8 along N is never slower than 8 along M and 5 % faster at 6144x7168.
-  choice.raster = {tiles_m, tiles_n, std::min(tiles_n, 8), 0};
+  const auto tiles_n = static_cast<int>(ceil_div(problem.n, config.cluster_cols()));
+  // Bands of 2048 rows: measured on an H200 for groups of 4096 and 8192 rows (../NOTES.md, 15).
+  choice.raster = {tiles_m, tiles_n, std::min(tiles_m, 2048 / config.tile_m), 1};
   const double groups = double(problem.groups);
-  const double tiles = groups * tiles_m * tiles_n;
+  const double each = mean_tiles(problem.rows, config.tile_m);
+  const double tiles = groups * each * tiles_n * config.multicast;
   const double active = std::min<double>(tiles, problem.sms);
   const double blocks = double(ceil_div(problem.k, kTileK));
-  // A group's last tile multiplies 64 rows at a time, as many as it has.
-  const int64_t rest = problem.rows - int64_t{tiles_m - 1} * config.tile_m;
-  const double last = std::max(0.5, double(round_up(rest, 64)) / config.tile_m);
-  const double share = (tiles_m - 1 + last) / tiles_m;
-  choice.tiles_clocks = tiles_clocks(config, std::ceil(tiles / problem.sms), share * blocks, active, kOutBytes);
+  // Where nobody knows how many tiles there will be, the busiest CTA has a round more than the rest of its time is worth: so narrower tiles win where there
+  // are few rounds (6 groups of 1024 rows: ../NOTES.md, 15).
+  const double full = tiles / problem.sms;
+  const double rounds = each > 1.0 && full > 1.0 ? full + 1.0 : std::ceil(full);
+  choice.tiles_clocks = tiles_clocks(config, rounds, blocks, active, kOutBytes);
   const double rows = double(problem.rows);
   const double n = double(problem.n);
   choice.memory_clocks = groups * ((rows + n) * double(problem.k) + rows * n * kOutBytes) / device_bytes_per_clock(problem.memory_bytes);
-  choice.clocks = total_clocks(choice.tiles_clocks, choice.memory_clocks, tiles * blocks * config.stage_bytes() / kL2BytesPerClock);
+  choice.clocks = total_clocks(choice.tiles_clocks, choice.memory_clocks, tiles * blocks * config.l2_stage_bytes() / kL2BytesPerClock);
   return choice;
 }
 
@@ -37,7 +50,7 @@ Choice choose(const Problem& problem, std::span<const Config> candidates, std::s
   Choice best{};
   best.index = -1;
   for (size_t i = 0; i < candidates.size(); ++i) {
-    if (shared_memory_needed[i] > shared_memory) continue;
+    if (shared_memory_needed[i] > shared_memory || candidates[i].multicast > problem.sms) continue;
     // Groups of so few rows seldom fill more than 64, and 64-row tiles have more stages of B under way (2 to 11 % faster at 20 rows).
     if (problem.rows <= 48 && candidates[i].tile_m > 64) continue;
     const Choice candidate = evaluate(problem, candidates[i], static_cast<int>(i));
@@ -47,7 +60,7 @@ Choice choose(const Problem& problem, std::span<const Config> candidates, std::s
 }
 
 std::string instance_name(const Config& config) {
-  return format("gemm_grouped_%dx%dx%d_g%d", config.tile_m, config.tile_n, config.stages, config.k_groups);
+  return format("gemm_grouped_%dx%dx%d_g%d_c%d", config.tile_m, config.tile_n, config.stages, config.k_groups, config.multicast);
 }
 
 std::string explain(const Problem& problem, const Config& config, const Choice& choice) {
