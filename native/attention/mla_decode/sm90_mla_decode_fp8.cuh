@@ -76,6 +76,7 @@ class Fp8Loader {
     SegmentWalk walk(params_);
     Segment segment;
     while (walk.next(segment)) {
+      look_up(segment, segment.first_block);
       for (int block = 0; block < segment.blocks; ++block) load_block(segment, segment.first_block + block);
     }
   }
@@ -83,14 +84,24 @@ class Fp8Loader {
  private:
   static constexpr int kWarpTokens = kBlock / 4;
 
+  __device__ static int own_token(int block) {
+    return block * kBlock + static_cast<int>(threadIdx.x / 32) * kWarpTokens + static_cast<int>(threadIdx.x % 32);
+  }
+
+  // A block ahead of the copies: the answer may come from memory.
+  __device__ void look_up(const Segment& segment, int block) {
+    if (threadIdx.x % 32 < kWarpTokens && own_token(block) < segment.length) entry_ = table_entry(params_, segment, own_token(block));
+  }
+
   __device__ void load_block(const Segment& segment, int block) {
     const int lane = static_cast<int>(threadIdx.x % 32);
     const int warp = static_cast<int>(threadIdx.x / 32);
     const int run = params_.token_bytes == kFp8TokenBytes ? min(1 << params_.page_shift, kWarpTokens) : 1;
-    const int token = block * kBlock + warp * kWarpTokens + lane;
+    const int token = own_token(block);
     const bool leads = lane < kWarpTokens && lane % run == 0 && token < segment.length;
     const int count = leads ? min(run, segment.length - token) : 0;
-    const int page = leads ? page_of(params_, segment, token, count) : -1;
+    const int page = leads ? checked_page(params_, segment, token, count, entry_) : -1;
+    look_up(segment, block + 1);
     const int there = page < 0 ? 0 : count;
     const auto missing = kWarpTokens - static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(there)));
     shared_.free[stage_].wait(phase_ ^ 1);
@@ -127,6 +138,7 @@ class Fp8Loader {
   const Params& params_;
   Storage& shared_;
   const uint64_t hint_;
+  int entry_ = 0;  // of the block table, of this lane's token of the next block
   int stage_ = 0;
   uint32_t phase_ = 0;
 };

@@ -100,10 +100,6 @@ __device__ inline int checked_page(const Params& params, const Segment& segment,
   return -1;
 }
 
-__device__ inline int page_of(const Params& params, const Segment& segment, int token, int count = 1) {
-  return checked_page(params, segment, token, count, table_entry(params, segment, token));
-}
-
 // 2^x for arguments that are not tiny; denormal results are 0.
 __device__ inline float exp2_fast(float x) {
   float y;
@@ -123,12 +119,14 @@ class LoaderBase {
   __device__ LoaderBase(const Params& params, SharedStorage& shared) : params_(params), shared_(shared) {}
 
  protected:
-  // Every block of the part, by `load_block(segment, block, buffer)`.
-  template <class LoadBlock>
-  __device__ void walk(const LoadBlock& load_block) {
+  // Every block of the part, by `load_block(segment, block, buffer)`; `look_up(segment, block)` asks the block table, a block ahead of the copies: its
+  // answer may come from memory, and copies that wait for it come as much later.
+  template <class LookUp, class LoadBlock>
+  __device__ void walk(const LookUp& look_up, const LoadBlock& load_block) {
     SegmentWalk segments(params_);
     Segment segment;
     while (segments.next(segment)) {
+      look_up(segment, segment.first_block);
       if (threadIdx.x < 32) load_q(segment.request);
       for (int block = 0; block < segment.blocks; ++block) load_block(segment, segment.first_block + block, block % 2);
     }
@@ -170,23 +168,32 @@ class BoxLoader : LoaderBase {
   __device__ BoxLoader(const Params& params, SharedStorage& shared) : LoaderBase(params, shared), hint_(token_hint(params)) {}
 
   __device__ void run() {
-    walk([this](const Segment& segment, int block, int buffer) { load_block(segment, block, buffer); });
+    walk([this](const Segment& segment, int block) { look_up(segment, block); },
+         [this](const Segment& segment, int block, int buffer) { load_block(segment, block, buffer); });
   }
 
  private:
   static constexpr int kWarps = 4;
 
+  // A warp's boxes are every fourth, one a lane.
+  __device__ static int own_box() { return static_cast<int>(threadIdx.x / 32 + kWarps * (threadIdx.x % 32)); }
+  __device__ int box_rows() const { return min(1 << params_.page_shift, kBlock); }
+
+  __device__ void look_up(const Segment& segment, int block) {
+    const int inside = own_box() * box_rows();
+    if (inside < kBlock && block * kBlock + inside < segment.length) entry_ = table_entry(params_, segment, block * kBlock + inside);
+  }
+
   // Page numbers outside the cache read as zeros.
   __device__ void load_block(const Segment& segment, int block, int buffer) {
     const int first_token = block * kBlock;
     const int tokens = min(segment.length - first_token, kBlock);
-    const int page_size = 1 << params_.page_shift;
-    const int box_rows = min(page_size, kBlock);
+    const int box_rows = this->box_rows();
     const int boxes = (tokens + box_rows - 1) / box_rows;
-    // A warp's boxes are every fourth; their page numbers are read before the wait, one a lane.
-    const int own_box = static_cast<int>(threadIdx.x / 32 + kWarps * (threadIdx.x % 32));
-    const int own_page = own_box < boxes ? page_of(params_, segment, first_token + own_box * box_rows, box_rows) : 0;
-    const int row = (first_token + own_box * box_rows) & (page_size - 1);
+    const int own_box = this->own_box();
+    const int own_page = own_box < boxes ? checked_page(params_, segment, first_token + own_box * box_rows, box_rows, entry_) : 0;
+    const int row = (first_token + own_box * box_rows) & ((1 << params_.page_shift) - 1);
+    look_up(segment, block + 1);
     // With one row tile memory decides, which gives whole tokens faster than parts of them at different times.
     if (params_.row_tiles == 1) wait_free(buffer, kRopePart);
 #pragma unroll
@@ -206,6 +213,7 @@ class BoxLoader : LoaderBase {
   }
 
   const uint64_t hint_;
+  int entry_ = 0;  // of the block table, of this lane's box of the next block
 };
 
 // --- BF16 tokens by threads --------------------------------------------------------------------------------------------------------------------
@@ -219,11 +227,20 @@ class TokenLoader : LoaderBase {
   using LoaderBase::LoaderBase;
 
   __device__ void run() {
-    walk([this](const Segment& segment, int block, int buffer) { load_block(segment, block, buffer); });
+    walk([this](const Segment& segment, int block) { look_up(segment, block); },
+         [this](const Segment& segment, int block, int buffer) { load_block(segment, block, buffer); });
   }
 
  private:
   static constexpr int kRounds = kBlock / 16;  // 16 tokens at a time, 8 threads each
+
+  __device__ void look_up(const Segment& segment, int block) {
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      const int token = block * kBlock + round * 16 + static_cast<int>(threadIdx.x / 8);
+      if (token < segment.length) entries_[round] = table_entry(params_, segment, token);
+    }
+  }
 
   __device__ void load_block(const Segment& segment, int block, int buffer) {
     const int unit = threadIdx.x % 8;  // of 16 bytes in a chunk's row
@@ -233,11 +250,12 @@ class TokenLoader : LoaderBase {
 #pragma unroll
     for (int round = 0; round < kRounds; ++round) {
       const int token = block * kBlock + round * 16 + first;
-      const int page = token < segment.length ? page_of(params_, segment, token) : -1;
+      const int page = token < segment.length ? checked_page(params_, segment, token, 1, entries_[round]) : -1;
       const int slot = token & ((1 << params_.page_shift) - 1);
       there[round] = page >= 0;
       source[round] = params_.tokens + (page < 0 ? 0 : page * params_.page_bytes + slot * params_.token_bytes) + unit * 16;
     }
+    look_up(segment, block + 1);
     wait_free(buffer, kRopePart);
     next_turn(buffer);
 #pragma unroll
@@ -254,6 +272,8 @@ class TokenLoader : LoaderBase {
       cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][part]));
     }
   }
+
+  int entries_[kRounds] = {};  // of the block table, of this thread's tokens of the next block
 };
 
 }  // namespace h4j::mla
