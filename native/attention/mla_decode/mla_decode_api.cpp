@@ -123,8 +123,7 @@ struct DecodeLaunch final : h4j_launch {
       : h4j_launch(kOperation, opened),
         plan(made_from),
         decode(plan.instance->kernel.stub, opened, plan.instance->kernel.shared_memory),
-        combine(combine_stub(1), opened, 0),
-        sliced_combine(combine_stub(kMergeSlices), opened, 0) {
+        combine{{combine_stub(1), opened, 0}, {combine_stub(2), opened, 0}, {combine_stub(4), opened, 0}} {
     max_rows = plan.spec.max_batch;
     params.bad_page = fault_site(opened, kOperation, "block_table");
     rebind(args);
@@ -205,16 +204,16 @@ struct DecodeLaunch final : h4j_launch {
     used.warps_per_row = combine_warps();
     while (used.warps_per_row > 1 && query_rows * used.warps_per_row > int64_t{kMergeWarpsPerSm} * plan.device.sm_count) used.warps_per_row /= 2;
     decode.launch({static_cast<unsigned>(plan.info.grid), kThreads}, stream, &used);
-    const int64_t warps = query_rows * used.warps_per_row;
-    const bool sliced = used.warps_per_row == combine_warps() && warps * kMergeSlices <= int64_t{kSlicedMergeWarpsPerSm} * plan.device.sm_count;
-    const auto merging = static_cast<unsigned>(ceil_div(warps, combine_warps()) * (sliced ? kMergeSlices : 1));
-    (sliced ? sliced_combine : combine).launch({.grid = merging, .block = static_cast<unsigned>(32 * combine_warps()), .early = true}, stream, &used);
+    const int64_t merging = ceil_div(query_rows * used.warps_per_row, combine_warps());
+    int slices = used.warps_per_row == combine_warps() ? kMergeSlices : 1;
+    while (slices > 1 && merging * slices > int64_t{kMergeCtasPerSm} * plan.device.sm_count) slices /= 2;
+    combine[slices / 2].launch({.grid = static_cast<unsigned>(merging * slices), .block = static_cast<unsigned>(32 * combine_warps()), .early = true},
+                               stream, &used);
   }
 
   Plan plan;
   Kernel decode;
-  Kernel combine;
-  Kernel sliced_combine;  // of few rows
+  Kernel combine[3];  // by 1, 2 and 4 CTAs a row
   Params params{};
 };
 

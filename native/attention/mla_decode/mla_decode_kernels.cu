@@ -20,7 +20,8 @@ const Instance& find_instance(Source source, int rows) {
 
 const void* schedule_stub() { return reinterpret_cast<const void*>(&schedule_kernel); }
 const void* combine_stub(int slices) {
-  return slices == 1 ? reinterpret_cast<const void*>(&combine_kernel<1>) : reinterpret_cast<const void*>(&combine_kernel<kMergeSlices>);
+  static_assert(kMergeSlices == 4);
+  return reinterpret_cast<const void*>(slices == 1 ? &combine_kernel<1> : slices == 2 ? &combine_kernel<2> : &combine_kernel<4>);
 }
 int schedule_threads() { return kScheduleThreads; }
 int combine_warps() { return kCombineWarps; }

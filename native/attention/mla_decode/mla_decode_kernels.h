@@ -26,7 +26,7 @@ const Instance& find_instance(Source source, int rows);
 #undef H4J_MLA_DECODE_INSTANCE
 
 const void* schedule_stub();
-const void* combine_stub(int slices);  // 1 or kMergeSlices CTAs a row
+const void* combine_stub(int slices);  // 1, 2 or 4 CTAs a row
 int schedule_threads();
 int combine_warps();
 

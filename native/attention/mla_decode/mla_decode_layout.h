@@ -41,9 +41,9 @@ inline constexpr float kPartialBlocks = 2.0f * kRows * kValueDim * 4 / (kBlock *
 inline constexpr float kMergeBlocks = 2.0f;
 // Warps of an SM, at most, that merging has while a row may get more than one.
 inline constexpr int kMergeWarpsPerSm = 32;
-// CTAs that few rows are divided between, and the warps of an SM that there may be then.
+// CTAs that few rows are divided between, at most, while all CTAs run side by side: a second wave costs more than what a row's CTAs save.
 inline constexpr int kMergeSlices = 4;
-inline constexpr int kSlicedMergeWarpsPerSm = 64;
+inline constexpr int kMergeCtasPerSm = 4;
 // Shares that the schedule tries.
 inline constexpr int kShares = 6;
 

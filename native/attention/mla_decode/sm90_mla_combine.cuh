@@ -11,6 +11,15 @@ namespace h4j::mla {
 inline constexpr int kCombineWarps = 8;
 inline constexpr int kCombineThreads = 32 * kCombineWarps;
 
+// What a decode kernel of the step found first; its block table may not be this launch's, so the entry is looked at again.
+__device__ inline void report_bad_page(const Params& params) {
+  const auto found = *reinterpret_cast<const unsigned long long*>(params.schedule + kBadPageAt);
+  if (found == ~0ull) return;
+  const auto request = static_cast<int64_t>(found >> 32);
+  const int page = params.block_table[request * params.block_table_ld + static_cast<int64_t>(found & 0xffffffffu)];
+  if (page < 0 || page >= params.pages) tile::report_fault(params.bad_page, request, page, 0, params.pages - 1);
+}
+
 // A row of 512 values belongs to 1, 2, 4 or 8 warps, which take its partial results in turn: few rows need many loads on their way. Fewer rows still are
 // divided between CTAs, each of which has some of the dims: kSlices of them, 16 / kSlices values a lane. Rows of requests in one piece are done already;
 // those without keys get 0 and +inf.
@@ -47,12 +56,32 @@ class Combiner {
       splits = pieces(begin, blocks, share);
       used = token < tokens && splits != 1;
     }
+    // Everything above reads what the schedule wrote, which was there before the decode began; everything below what the decode writes. Whoever leaves must
+    // have waited too: who comes after this kernel relies on it.
+    cudaGridDependencySynchronize();
+    if (blockIdx.x == 0 && threadIdx.x == 0) report_bad_page(params_);
     // Warps of one row agree, those of different rows need not: nobody leaves before the last barrier.
     if (!__syncthreads_or(used)) return;
 
     const int64_t stride = int64_t{params_.row_tiles} * kRows;
     // A part's first request has its even number, and only the first piece of this one may not be a part's first.
     const auto slot = [&](int split) { return (int64_t{2} * (first + split) + (split == 0 && inside ? 1 : 0)) * stride + row; };
+    // Loads of several partial results at once, those behind the last one included, which count for nothing.
+    float lse[kDepth];
+    float4 parts[kDepth][kParts];
+    const auto load = [&](int next) {
+#pragma unroll
+      for (int d = 0; d < kDepth; ++d) {
+        const bool there = next + d * warps < splits;
+        const int64_t at_slot = slot(there ? next + d * warps : 0);
+        lse[d] = there ? params_.partial_lse[at_slot] : -INFINITY;
+        const float* source = params_.partial_out + at_slot * kValueDim + first_dim;
+#pragma unroll
+        for (int i = 0; i < kParts; ++i) parts[d][i] = *reinterpret_cast<const float4*>(source + i * 128);
+      }
+    };
+    int next = used ? warp % warps : splits;
+    if (next < splits) load(next);  // on their way while the maximum is found
     float largest = -INFINITY;
     if (used) {
       for (int split = lane; split < splits; split += 32) largest = fmaxf(largest, params_.partial_lse[slot(split)]);
@@ -62,33 +91,21 @@ class Combiner {
     const float base = largest == -INFINITY ? 0.0f : largest;
     float4 sum[kParts] = {};
     float weight = 0.0f;
-    if (used) {
-      // Loads of several at once, those behind the last one included, which count for nothing.
-      for (int next = warp % warps; next < splits; next += warps * kDepth) {
-        float lse[kDepth];
-        float4 parts[kDepth][kParts];
+    while (next < splits) {
 #pragma unroll
-        for (int d = 0; d < kDepth; ++d) {
-          const bool there = next + d * warps < splits;
-          const int64_t at_slot = slot(there ? next + d * warps : next);
-          lse[d] = there ? params_.partial_lse[at_slot] : -INFINITY;
-          const float* source = params_.partial_out + at_slot * kValueDim + first_dim;
+      for (int d = 0; d < kDepth; ++d) {
+        const float factor = exp2f(lse[d] - base);
+        weight += factor;
 #pragma unroll
-          for (int i = 0; i < kParts; ++i) parts[d][i] = *reinterpret_cast<const float4*>(source + i * 128);
-        }
-#pragma unroll
-        for (int d = 0; d < kDepth; ++d) {
-          const float factor = exp2f(lse[d] - base);
-          weight += factor;
-#pragma unroll
-          for (int i = 0; i < kParts; ++i) {
-            sum[i].x = fmaf(factor, parts[d][i].x, sum[i].x);
-            sum[i].y = fmaf(factor, parts[d][i].y, sum[i].y);
-            sum[i].z = fmaf(factor, parts[d][i].z, sum[i].z);
-            sum[i].w = fmaf(factor, parts[d][i].w, sum[i].w);
-          }
+        for (int i = 0; i < kParts; ++i) {
+          sum[i].x = fmaf(factor, parts[d][i].x, sum[i].x);
+          sum[i].y = fmaf(factor, parts[d][i].y, sum[i].y);
+          sum[i].z = fmaf(factor, parts[d][i].z, sum[i].z);
+          sum[i].w = fmaf(factor, parts[d][i].w, sum[i].w);
         }
       }
+      next += warps * kDepth;
+      if (next < splits) load(next);
     }
     if (warps > 1) {
       if (lane == 0) weights_[warp] = weight;
@@ -124,29 +141,18 @@ class Combiner {
   }
 
  private:
-  static constexpr int kParts = kDims / 128;           // of four values a lane
-  static constexpr int kDepth = kSlices == 1 ? 2 : 8;  // partial results whose loads are on their way together
+  static constexpr int kParts = kDims / 128;  // of four values a lane
+  static constexpr int kDepth = 2 * kSlices;  // partial results whose loads are on their way together
 
   const Params& params_;
   float (&weights_)[kCombineWarps];
   float (&values_)[kCombineWarps][kDims];
 };
 
-// What a decode kernel of the step found first; its block table may not be this launch's, so the entry is looked at again.
-__device__ inline void report_bad_page(const Params& params) {
-  const auto found = *reinterpret_cast<const unsigned long long*>(params.schedule + kBadPageAt);
-  if (found == ~0ull) return;
-  const auto request = static_cast<int64_t>(found >> 32);
-  const int page = params.block_table[request * params.block_table_ld + static_cast<int64_t>(found & 0xffffffffu)];
-  if (page < 0 || page >= params.pages) tile::report_fault(params.bad_page, request, page, 0, params.pages - 1);
-}
-
 template <int kSlices>
-__global__ void __launch_bounds__(kCombineThreads) combine_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(kCombineThreads, kMergeCtasPerSm) combine_kernel(const __grid_constant__ Params params) {
   __shared__ float weights[kCombineWarps];
   __shared__ float values[kCombineWarps][kValueDim / kSlices];
-  cudaGridDependencySynchronize();  // everything below reads what the decode kernel and the schedule wrote
-  if (blockIdx.x == 0 && threadIdx.x == 0) report_bad_page(params);
   Combiner<kSlices>(params, weights, values).run();
 }
 
