@@ -39,7 +39,7 @@ struct Plan final : h4j_plan {
     row_tiles = static_cast<int>(ceil_div(int64_t{spec.s_q} * spec.heads, kRows));
     const int sms = usable_sms(kOperation, device, spec.sm_budget);
     layout = {std::max(sms / row_tiles, 1), static_cast<int>(spec.max_batch)};
-    const Source source = fp8() ? Source::kFp8 : spec.page_size < kSmallestBox ? Source::kTokens : Source::kBoxes;
+    const Source source = fp8() ? Source::kFp8 : spec.page_size < smallest_box(row_tiles) ? Source::kTokens : Source::kBoxes;
     instance = &find_instance(source, std::min(spec.s_q * spec.heads, kRows));
     const int shared_memory = instance->kernel.shared_memory;
     if (shared_memory > device.shared_memory_per_block) {

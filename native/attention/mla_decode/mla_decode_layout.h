@@ -29,8 +29,9 @@ constexpr int part_begin(int part) { return part <= kRopePart ? part * (kValueCh
 inline constexpr int kFp8TokenBytes = 656;
 inline constexpr int kFp8ScalesAt = kValueDim;
 inline constexpr int kFp8RopeAt = kFp8ScalesAt + 4 * 4;
-// Where pages hold fewer BF16 tokens than this, threads fetch tokens instead of TMA boxes: the TMA unit takes 9 ns a box, 9 boxes a page.
-inline constexpr int kSmallestBox = 4;
+// Where pages hold fewer BF16 tokens than this, threads fetch tokens instead of TMA boxes: the TMA unit takes 9 ns a box, 9 boxes a page. With several row
+// tiles the tensor core decides, whose waiting for ordinary writes to shared memory costs more than small boxes.
+constexpr int smallest_box(int row_tiles) { return row_tiles == 1 ? 32 : 4; }
 
 // What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances.
 inline constexpr int kRequestOverheadBlocks = 2;
