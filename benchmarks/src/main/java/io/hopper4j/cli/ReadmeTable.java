@@ -3,6 +3,7 @@ package io.hopper4j.cli;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Collectors;
@@ -48,10 +49,8 @@ final class ReadmeTable {
                             result.rows().size(),
                             peers.isEmpty()
                                     ? ""
-                                    : "So many times as fast as each peer, geometric mean: "
-                                            + peers.stream()
-                                                    .map(peer -> peer + " " + Rounded.text(speedup(result, peer)))
-                                                    .collect(Collectors.joining(", "))
+                                    : "So many times as fast as each peer, geometric mean of an operation's rows: "
+                                            + speedups(result, peers)
                                             + "."));
             lines.add("");
             lines.add("<details><summary>%s, driver %s, CUDA %s, commit %s, cuBLASLt %s</summary>"
@@ -95,9 +94,25 @@ final class ReadmeTable {
                         .collect(Collectors.joining());
     }
 
+    /** Of each operation beside the peers that it was run with. */
+    private static String speedups(final BenchResult result, final List<String> peers) {
+        final Map<String, List<BenchResult.Row>> operations = result.rows().stream()
+                .collect(Collectors.groupingBy(row -> row.text("op"), LinkedHashMap::new, Collectors.toList()));
+        return operations.entrySet().stream()
+                .map(operation -> peers.stream()
+                        .filter(peer -> operation.getValue().stream()
+                                .anyMatch(row -> row.peers("us").containsKey(peer)))
+                        .map(peer -> peer + " " + Rounded.text(speedup(operation.getValue(), peer)))
+                        .collect(Collectors.collectingAndThen(
+                                Collectors.joining(", "),
+                                list -> list.isEmpty() ? "" : "`" + operation.getKey() + "` " + list)))
+                .filter(list -> !list.isEmpty())
+                .collect(Collectors.joining("; "));
+    }
+
     /** The geometric mean of a peer's time by ours, over the rows that it ran. */
-    private static double speedup(final BenchResult result, final String peer) {
-        return Math.exp(result.rows().stream()
+    private static double speedup(final List<BenchResult.Row> rows, final String peer) {
+        return Math.exp(rows.stream()
                 .mapToDouble(row -> Math.log(row.peers("us").getOrDefault(peer, Double.NaN) / row.number("us")))
                 .filter(Double::isFinite)
                 .average()

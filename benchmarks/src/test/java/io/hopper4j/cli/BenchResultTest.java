@@ -168,7 +168,7 @@ final class BenchResultTest {
         assertThat(after)
                 .startsWith("# Title\n" + ReadmeTable.BEGIN + "\n\n**gemm on TEST &lt;card&gt;**, 2 rows.")
                 .endsWith(ReadmeTable.END + "\nrest\n")
-                .contains("geometric mean: cublaslt_fp8_per_tensor 0.80, cublaslt_bf16 2.00.")
+                .contains("rows: `fp8_gemm_nt` cublaslt_fp8_per_tensor 0.80, cublaslt_bf16 2.00.")
                 .contains("| `fp8_gemm_nt` | m=64 n=576 k=512 | 10.0 | 50.0 % | 40.0 | 800 | 8.00 | 20.0 |")
                 .doesNotContain("old");
         assertThat(ReadmeTable.replace(Path.of("README.md"), after, List.of(result)))
