@@ -6,6 +6,7 @@ import io.hopper4j.DeviceArena;
 import io.hopper4j.DeviceTensor;
 import io.hopper4j.Event;
 import io.hopper4j.HostTensor;
+import io.hopper4j.KernelException;
 import io.hopper4j.Kernels;
 import io.hopper4j.Scaled;
 import io.hopper4j.Scaling;
@@ -507,7 +508,13 @@ final class ExpertGroupBench implements BenchOperation {
         @Override
         public Optional<KernelTimer.Timing> time(final Method method, final int repetitions) {
             others.forEach(other -> other.tell("time " + method.name() + " " + repetitions));
-            final double[] times = times(method, repetitions);
+            final double[] times;
+            try {
+                times = times(method, repetitions);
+            } catch (final KernelException e) {
+                others.forEach(ExpertRankProcess::requireAlive); // what stopped it is why this rank waited in vain
+                throw e;
+            }
             for (final ExpertRankProcess other : others) {
                 final String[] theirs = other.answer().split(" ", -1);
                 for (int i = 0; i < repetitions; i++) {
@@ -529,14 +536,15 @@ final class ExpertGroupBench implements BenchOperation {
                         final Member on = members.get(sessions.indexOf(session));
                         session.flush(on.stream.handle(), flush.writeBytes(), flush.readBytes());
                     }
-                    for (final Member member : members) {
+                    for (int m = 0; m < members.size(); m++) {
+                        final Member member = members.get(m);
                         member.meet();
                         if (i >= 0) {
-                            events.get(member.rank).add(member.stream.record());
+                            events.get(m).add(member.stream.record());
                         }
                         member.launch();
                         if (i >= 0) {
-                            events.get(member.rank).add(member.stream.record());
+                            events.get(m).add(member.stream.record());
                         }
                     }
                 }

@@ -132,6 +132,13 @@ final class ExpertRankProcess implements AutoCloseable {
         }
     }
 
+    /** Throws what the rank said last if its process has ended. */
+    void requireAlive() {
+        if (!process.isAlive()) {
+            answer();
+        }
+    }
+
     @Override
     public void close() {
         orders.close(); // ends its loop
