@@ -7,11 +7,14 @@ import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 import org.knowm.xchart.CategoryChart;
 import org.knowm.xchart.CategoryChartBuilder;
 import org.knowm.xchart.VectorGraphicsEncoder;
@@ -22,6 +25,7 @@ import org.knowm.xchart.XYSeries;
 import org.knowm.xchart.XYSeries.XYSeriesRenderStyle;
 import org.knowm.xchart.internal.chartpart.Chart;
 import org.knowm.xchart.style.AxesChartStyler;
+import org.knowm.xchart.style.AxesChartStyler.TextAlignment;
 import org.knowm.xchart.style.Styler.LegendLayout;
 import org.knowm.xchart.style.Styler.LegendPosition;
 import org.knowm.xchart.style.markers.Marker;
@@ -46,12 +50,23 @@ final class Figures {
 
     /** Stand for the page's {@code --s0}, {@code --s1}, ...; the first is for ceilings, the second for this project. */
     private static final Color[] SERIES = {
-        new Color(9, 0, 0), new Color(9, 0, 1), new Color(9, 0, 2), new Color(9, 0, 3), new Color(9, 0, 4)
+        new Color(9, 0, 0),
+        new Color(9, 0, 1),
+        new Color(9, 0, 2),
+        new Color(9, 0, 3),
+        new Color(9, 0, 4),
+        new Color(9, 0, 5)
     };
 
     private static final Marker[] MARKERS = {
         SeriesMarkers.CIRCLE, SeriesMarkers.DIAMOND, SeriesMarkers.SQUARE, SeriesMarkers.TRIANGLE_UP
     };
+
+    /** Bars end here, in per cent of the floor. */
+    static final double LARGEST_SHARE = 150;
+
+    /** More names than this do not fit below a figure. */
+    private static final int MOST_BELOW = 4;
 
     private static final Pattern LONG_NUMBER = Pattern.compile("(-?\\d+\\.\\d\\d)\\d+");
     private static final Pattern CLIP = Pattern.compile("\\bclip(\\d+)");
@@ -67,35 +82,51 @@ final class Figures {
         return row.text("op") + (sizes.length == PRODUCT_SIZES ? ", " + sizes[0].replace("=", " = ") : "");
     }
 
-    /** {@return the sizes that tell rows of one figure apart, with their names where there are too many to guess} */
-    private static String label(final BenchResult.Row row) {
-        final String sizes = row.sizes();
-        final int count = row.shape().split(" ", -1).length;
-        return count < PRODUCT_SIZES
-                ? sizes
-                : count > PRODUCT_SIZES ? row.shape() : sizes.substring(sizes.indexOf('x') + 1);
+    /** {@return the names of the sizes that tell rows of one figure apart} */
+    private static List<String> varying(final List<BenchResult.Row> rows) {
+        final Set<String> shared = new HashSet<>(sizes(rows.getFirst()));
+        rows.forEach(row -> shared.retainAll(sizes(row)));
+        return sizes(rows.getFirst()).stream()
+                .filter(size -> rows.size() == 1 || !shared.contains(size))
+                .map(size -> size.substring(0, size.indexOf('=')))
+                .toList();
+    }
+
+    private static String label(final BenchResult.Row row, final List<String> names) {
+        return sizes(row).stream()
+                .filter(size -> names.contains(size.substring(0, size.indexOf('='))))
+                .map(size -> size.substring(size.indexOf('=') + 1))
+                .collect(Collectors.joining("x"));
+    }
+
+    private static List<String> sizes(final BenchResult.Row row) {
+        return List.of(row.shape().split(" ", -1));
     }
 
     /**
-     * Bars of floor / time for this project and its peers.
+     * Bars of floor / time for this project and its peers, cut where a peer that does less (reads one operand, multiplies by one matrix) would dwarf them.
      *
-     * @param peers those of the whole result, so that each has one colour in all its figures
+     * @param peers those of the whole result, in the order to show
      */
     static String floorShares(final List<BenchResult.Row> rows, final List<String> peers, final String id)
             throws IOException {
-        final List<String> names = rows.stream().map(Figures::label).toList();
+        final List<String> varying = varying(rows);
+        final List<String> names = rows.stream().map(row -> label(row, varying)).toList();
         final boolean rotated = names.stream().mapToInt(String::length).sum() > WIDEST_UNROTATED;
         final int longest = names.stream().mapToInt(String::length).max().orElse(0);
         final CategoryChart chart = new CategoryChartBuilder()
                 .width(WIDTH)
                 .height(rotated ? HEIGHT + longest * ROTATED_LETTER : HEIGHT)
+                .xAxisTitle(String.join(" x ", varying))
                 .yAxisTitle("% of the floor")
                 .build();
         style(chart.getStyler());
         chart.getStyler().setAvailableSpaceFill(.75).setOverlapped(false);
         chart.getStyler().setYAxisMin(0.0).setYAxisMax(100.0);
         chart.getStyler().setYAxisDecimalPattern("0");
-        chart.getStyler().setXAxisLabelRotation(rotated ? 45 : 0);
+        if (rotated) {
+            chart.getStyler().setXAxisLabelRotation(45).setXAxisLabelAlignment(TextAlignment.Right);
+        }
         final Map<String, List<Double>> times = new LinkedHashMap<>();
         times.put("Hopper4J", rows.stream().map(row -> row.number("us")).toList());
         for (final String peer : peers) {
@@ -107,14 +138,14 @@ final class Figures {
         }
         int color = 0;
         for (final Map.Entry<String, List<Double>> one : times.entrySet()) {
-            color = 1 + color % (SERIES.length - 1);
             final List<Double> shares = new ArrayList<>();
             for (int i = 0; i < rows.size(); i++) {
                 final double share =
                         100 * rows.get(i).number("floorUs") / one.getValue().get(i);
-                shares.add(Double.isFinite(share) ? share : 0);
+                shares.add(Double.isFinite(share) ? Math.min(share, LARGEST_SHARE) : 0);
             }
             if (shares.stream().anyMatch(share -> share > 0)) {
+                color = 1 + color % (SERIES.length - 1);
                 chart.addSeries(one.getKey(), names, shares).setFillColor(SERIES[color]);
             }
         }
@@ -153,7 +184,7 @@ final class Figures {
         for (final BenchResult.Row row : result.rows()) {
             final double tflops = row.number("tflops");
             if (Double.isFinite(tflops)) {
-                points.computeIfAbsent(group(row), _ -> new ArrayList<>())
+                points.computeIfAbsent(row.text("op"), _ -> new ArrayList<>())
                         .add(new double[] {1e3 * tflops / row.number("gbs"), tflops});
             }
         }
@@ -234,6 +265,9 @@ final class Figures {
     }
 
     private static void points(final XYChart chart, final Map<String, List<double[]>> groups) {
+        if (groups.size() > MOST_BELOW) {
+            chart.getStyler().setLegendPosition(LegendPosition.OutsideE).setLegendLayout(LegendLayout.Vertical);
+        }
         int i = 0;
         for (final Map.Entry<String, List<double[]>> group : groups.entrySet()) {
             final XYSeries series = chart.addSeries(
@@ -242,7 +276,8 @@ final class Figures {
                     group.getValue().stream().mapToDouble(p -> p[1]).toArray());
             series.setXYSeriesRenderStyle(XYSeriesRenderStyle.Scatter);
             series.setMarker(MARKERS[i % MARKERS.length]);
-            series.setMarkerColor(SERIES[1 + i % (SERIES.length - 1)]);
+            series.setMarkerColor(
+                    SERIES[1 + i % (SERIES.length - 1)]); // other colours than markers, so that pairs repeat late
             i++;
         }
     }

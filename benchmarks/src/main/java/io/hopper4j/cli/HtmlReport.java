@@ -12,10 +12,10 @@ import java.util.stream.Collectors;
 final class HtmlReport {
     private static final String STYLE = """
             :root { color-scheme: light dark; --page: #ffffff; --text: #1c2024; --quiet: #5f6871; --grid: #d9dee3;
-              --s0: #6b7480; --s1: #0b6bcb; --s2: #c2410c; --s3: #15803d; --s4: #7e22ce; }
+              --s0: #6b7480; --s1: #0b6bcb; --s2: #c2410c; --s3: #15803d; --s4: #7e22ce; --s5: #0f766e; }
             @media (prefers-color-scheme: dark) {
               :root { --page: #14171a; --text: #e6e9ec; --quiet: #9aa4ae; --grid: #343a41;
-                --s0: #8f99a5; --s1: #5aa9ff; --s2: #fb923c; --s3: #4ade80; --s4: #c084fc; } }
+                --s0: #8f99a5; --s1: #5aa9ff; --s2: #fb923c; --s3: #4ade80; --s4: #c084fc; --s5: #2dd4bf; } }
             body { background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; max-width: 96rem; margin: 0 auto; padding: 1.5rem; }
             h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid var(--grid); padding-bottom: .3rem; }
             h3 { font-size: 1rem; margin: 1.5rem 0 .3rem; }
@@ -55,7 +55,8 @@ final class HtmlReport {
                 figure(
                         page,
                         Figures.floorShares(group.getValue(), result.peers(), "f" + figures++),
-                        "Share of the floor reached, floor / time: more is better, 100 % is what the yardsticks of the same run allow.");
+                        "Share of the floor reached, floor / time: more is better, 100 %% is what the yardsticks of the same run allow. Bars are cut at %.0f %%."
+                                .formatted(Figures.LARGEST_SHARE));
             }
             if (result.rows().stream().anyMatch(row -> Double.isFinite(row.number("tflops")))) {
                 page.append("<h3>Roofline</h3>\n");
