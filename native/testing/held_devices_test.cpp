@@ -1,5 +1,5 @@
 // With H4J_HOLD_DEVICES set, every device stays open through all tests. Its context is then made once and not for each test: under a tool that takes seconds, and
-// the driver makes one at a time, whichever process asks.
+// longer beside other processes that do the same.
 #include <cstdlib>
 
 #include "testing/gpu.h"

@@ -34,8 +34,8 @@ Choice evaluate(const Problem& problem, const Config& config, int index) {
   const double tiles = groups * each * tiles_n * config.multicast;
   const double active = std::min<double>(tiles, problem.sms);
   const double blocks = double(ceil_div(problem.k, kTileK));
-  // Where nobody knows how many tiles there will be, the busiest CTA has a round more than the rest of its time is worth: so narrower tiles win where there
-  // are few rounds (6 groups of 1024 rows: ../NOTES.md, 15).
+  // Where nobody knows how many tiles there will be, some CTA takes about one more than the mean. So narrower tiles win where each takes few (6 groups of
+  // 1024 rows: ../NOTES.md, 15).
   const double full = tiles / problem.sms;
   const double rounds = each > 1.0 && full > 1.0 ? full + 1.0 : std::ceil(full);
   choice.tiles_clocks = tiles_clocks(config, rounds, blocks, active, kOutBytes);
