@@ -263,7 +263,7 @@ TEST_F(GroupedGemmGpu, RunsEveryInstance) {
 }
 
 TEST_F(GroupedGemmGpu, NamesTheFirstBadNumberAndStaysInside) {
-  const uint64_t memory = allocate(1 << 20);
+  const uint64_t memory = upload(std::vector<uint8_t>(1 << 20));
   const auto message = [&](const std::vector<int32_t>& numbers, bool planes) {
     h4j_plan* plan = nullptr;
     h4j_launch* launch = nullptr;

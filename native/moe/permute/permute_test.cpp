@@ -113,8 +113,8 @@ class MoePermuteGpu : public testing::GpuTest {
       h4j_quantize_args values{};
       values.struct_size = sizeof values;
       values.in = args.in, values.in_ld = in_ld;
-      values.out = allocate(static_cast<size_t>(spec.max_tokens * wanted_ld)), values.out_ld = wanted_ld;
-      values.scales = allocate(in_scales.size() * 4), values.scales_ld = in_scales_ld;
+      values.out = upload(std::vector<uint8_t>(static_cast<size_t>(spec.max_tokens * wanted_ld))), values.out_ld = wanted_ld;
+      values.scales = upload(std::vector<float>(in_scales.size())), values.scales_ld = in_scales_ld;
       H4J_ASSERT_OK(h4j_quantize(stream_, &quantize, &values, &error));
       wanted_rows = download<uint8_t>(values.out, static_cast<size_t>(spec.max_tokens * wanted_ld));
       wanted_scales = download<float>(values.scales, in_scales.size());
