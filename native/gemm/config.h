@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <numeric>
 
 namespace h4j::gemm {
 
@@ -69,7 +70,7 @@ struct Config {
   // Whether tiles of half the columns can be taken beside whole ones, so that the last round of tiles is not a whole one for a few.
   constexpr bool halves() const { return tile_m == 256; }
   // How many rows of 128x128 scales a tile can touch.
-  constexpr int scale_rows() const { return kTileK % tile_n == 0 ? 1 : 2; }
+  constexpr int scale_rows() const { return (kTileK - std::gcd(tile_n, kTileK) + tile_n + kTileK - 1) / kTileK; }
 };
 
 // The order in which tiles are handed out: groups of one dimension's tiles run side by side, for the L2's sake.

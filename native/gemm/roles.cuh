@@ -58,7 +58,7 @@ struct SharedStorage {
   alignas(1024) uint8_t d[kStoreBytes];                              // [tile_m / 64][tile_n / store_cols][64, store_cols] BF16, swizzled by row width
                                                                      // or [tile_m / 64][64, 128] E4M3, 128-byte swizzle
   alignas(128) float a_scales[kConfig.scale_stages()][kConfig.strip_blocks()][kAScales];
-  float b_scales[kBScaleStages][kConfig.strip_blocks()][kColumnScales ? kConfig.tile_n : 2];  // else of the first and of the last column's scale row
+  float b_scales[kBScaleStages][kConfig.strip_blocks()][kColumnScales ? kConfig.tile_n : kConfig.scale_rows()];
   static constexpr int kThreads = 128 * kConfig.row_groups();                                 // that hold a tile's sums
   // Partial sums that leave the registers: of all K groups but the first, and those that other slices send.
   float partial[kConfig.k_groups > 1 ? kConfig.k_groups - 1 : 1][kConfig.k_groups > 1 ? kValues : 1][kThreads];
@@ -73,6 +73,12 @@ struct SharedStorage {
 struct BlockRange {
   int begin;
   int end;
+};
+
+// Scales of B that a tile may need for one K block, from its first column's scale row on.
+template <Config kConfig>
+struct RowScales {
+  float of[kConfig.scale_rows()]{};
 };
 
 inline constexpr auto kLoadHint = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
@@ -126,6 +132,8 @@ class Producer {
 
  private:
   static constexpr bool kStageScales = !kConfig.strips() && !Op::kColumnScales;
+  static constexpr int kScaleRows = kConfig.scale_rows();
+  using BScales = RowScales<kConfig>;
 
   __device__ uint64_t* filled_barrier() { return reinterpret_cast<uint64_t*>(&shared_.ring.filled[at_.stage]); }
 
@@ -146,16 +154,16 @@ class Producer {
   // Each lane holds the scales of one K block, 32 blocks at a time and the next 32, or the next tile's first, under way, so that no copy waits for them.
   __device__ void load_b(Walk<Op> walk) {
     const int lane = threadIdx.x % 32;
-    float2 ahead = walk.more ? first_scales(walk.tile) : float2{};
+    BScales ahead = walk.more ? first_scales(walk.tile) : BScales{};
     while (walk.more) {
       const Tile tile = walk.tile;
       const BlockRange range = Op::blocks(params_, shared_, tile);
-      float2 scales{};
-      float2 next_first{};
+      BScales scales{};
+      BScales next_first{};
       for (int block = range.begin; block < range.end; ++block, at_.advance()) {
         shared_.ring.wait_free(at_);
         if (lane == 0) Op::load_b(params_, filled_barrier(), shared_.b[at_.stage], tile, block);
-        float2 own{};
+        BScales own{};
         if constexpr (kStageScales) {
           if (block == range.begin) {
             walk.advance();
@@ -166,7 +174,8 @@ class Producer {
             scales = ahead;
             ahead = read_scales(tile, block + 32 + lane, range.end);
           }
-          own = make_float2(__shfl_sync(0xffffffffu, scales.x, index), __shfl_sync(0xffffffffu, scales.y, index));
+#pragma unroll
+          for (int row = 0; row < kScaleRows; ++row) own.of[row] = __shfl_sync(0xffffffffu, scales.of[row], index);
         }
         if (lane == 0) {
           uint32_t bytes = kConfig.b_stage_bytes();
@@ -175,8 +184,8 @@ class Producer {
             bytes += sizeof target;
             Op::load_b_scales(params_, filled_barrier(), target, tile, block);
           } else if constexpr (kStageScales) {
-            shared_.b_scales[at_.stage][0][0] = own.x;
-            shared_.b_scales[at_.stage][0][1] = own.y;
+#pragma unroll
+            for (int row = 0; row < kScaleRows; ++row) shared_.b_scales[at_.stage][0][row] = own.of[row];
           }
           shared_.ring.fill(at_, bytes);
         }
@@ -187,38 +196,39 @@ class Producer {
   }
 
   // Of a tile's first 32 K blocks, one a lane.
-  __device__ float2 first_scales(Tile tile) const {
+  __device__ BScales first_scales(Tile tile) const {
     const BlockRange range = Op::blocks(params_, shared_, tile);
     return read_scales(tile, range.begin + static_cast<int>(threadIdx.x % 32), range.end);
   }
 
-  __device__ float2 read_scales(Tile tile, int block, int end) const {
+  __device__ BScales read_scales(Tile tile, int block, int end) const {
+    BScales scales{};
     if constexpr (kStageScales) {
       if (block < end) {
-        return {__ldg(Op::b_scale_row(params_, tile, tile.col) + block),
-                __ldg(Op::b_scale_row(params_, tile, tile.col + kConfig.tile_n - 1) + block)};
+#pragma unroll
+        for (int row = 0; row < kScaleRows; ++row) scales.of[row] = __ldg(Op::b_scale_row(params_, tile, tile.col + row * kTileK) + block);
       }
     }
-    return {};
+    return scales;
   }
 
   __device__ void load_strips(Tile tile) {
     constexpr int kBlocks = kConfig.strip_blocks();
-    static_assert(2 * kBlocks <= 32, "a lane a scale of B");
+    static_assert(kScaleRows * kBlocks <= 32, "a lane a scale of B");
     const int lane = threadIdx.x % 32;
     const BlockRange range = Op::blocks(params_, shared_, tile);
-    const float* row = Op::b_scale_row(params_, tile, lane < kBlocks ? tile.col : tile.col + kConfig.tile_n - 1);
+    const float* row = Op::b_scale_row(params_, tile, tile.col + lane / kBlocks * kTileK);
     for (int block = range.begin; block < range.end; block += kBlocks, strips_at_.advance()) {
-      // Lanes read B's scales before they wait: the first the first row's, the next as many the last row's.
+      // Lanes read B's scales before they wait: the first the first row's, the next as many the next row's.
       const int own_block = block + lane % kBlocks;
-      const float own = lane < 2 * kBlocks && own_block < range.end ? __ldg(row + own_block) : 0.0f;
+      const float own = lane < kScaleRows * kBlocks && own_block < range.end ? __ldg(row + own_block) : 0.0f;
       shared_.scale_ring.wait_free(strips_at_);
       // A's copy does not wait for B's scales to arrive from device memory.
       if (lane == 0) {
         auto* barrier = reinterpret_cast<uint64_t*>(&shared_.scale_ring.filled[strips_at_.stage]);
         shared_.scale_ring.expect(strips_at_, Op::load_a_scales(params_, barrier, shared_.a_scales[strips_at_.stage][0], tile, block));
       }
-      if (lane < 2 * kBlocks) shared_.b_scales[strips_at_.stage][lane % kBlocks][lane / kBlocks] = own;
+      if (lane < kScaleRows * kBlocks) shared_.b_scales[strips_at_.stage][lane % kBlocks][lane / kBlocks] = own;
       shared_.scale_ring.fill_by_stores(strips_at_);  // every lane for its own store
     }
   }
@@ -340,7 +350,7 @@ struct Consumer {
     work.template operator()<kAtoms, kWidth>();
   }
 
-  // Columns of the tile before this one take the first row of B's scales, the rest the last.
+  // Columns of the tile before this one take the first row of B's scales, the next 128 the next.
   __device__ static int scale_boundary(Tile tile) { return kConfig.scale_rows() == 1 ? kConfig.tile_n : kTileK - tile.col % kTileK; }
   // Where a tile's scales of A begin in what was copied.
   __device__ static int scale_shift(Tile tile) { return Op::kAnyRow ? tile.row % kScaleSlack : 0; }
@@ -351,17 +361,19 @@ struct Consumer {
   // What a thread's part of one K block is scaled with.
   struct Scales {
     float a[kAtoms][2];
-    float b_first;
-    float b_last;
-    const float* b;  // with column scales: this thread's first
+    float b[kConfig.scale_rows()];
+    const float* b_columns;  // with column scales: this thread's first
   };
 
   template <int kUsed>
   __device__ Scales read_scales(const AScales& a_scales, const BScales& b_scales, int shift) const {
     Scales scales{};
-    scales.b_first = b_scales[0];
-    scales.b_last = b_scales[1];
-    scales.b = b_scales + col;
+    if constexpr (Op::kColumnScales) {
+      scales.b_columns = b_scales + col;
+    } else {
+#pragma unroll
+      for (int i = 0; i < kConfig.scale_rows(); ++i) scales.b[i] = b_scales[i];
+    }
 #pragma unroll
     for (int atom = 0; atom < kUsed; ++atom) {
       const float* own = a_scales + group_row + atom * (Op::kAnyRow ? kSlackSegment : kAtomRows) + row + shift;
@@ -379,7 +391,7 @@ struct Consumer {
     for (int block = range.begin; block < range.end; ++block) {
       shared.ring.wait_filled(at);
       const int scale_stage = Op::kColumnScales ? at.stage + at.phase * kConfig.stages : at.stage;
-      multiply_block<kUsed, kWidth>(read_scales<kUsed>(shared.a_scales[at.stage][0], shared.b_scales[scale_stage][0], shift), boundary);
+      multiply_block<kUsed, kWidth>([&] { return read_scales<kUsed>(shared.a_scales[at.stage][0], shared.b_scales[scale_stage][0], shift); }, boundary);
       at.advance();
     }
   }
@@ -397,7 +409,7 @@ struct Consumer {
         if (kConfig.k_groups == 1 || at.stage % kConfig.k_groups == k_group) {
           const Scales scales = read_scales<kAtoms>(shared.a_scales[strips_at.stage][block], shared.b_scales[strips_at.stage][block], shift);
           shared.ring.wait_filled(at);
-          multiply_block<kAtoms, kConfig.tile_n>(scales, boundary);
+          multiply_block<kAtoms, kConfig.tile_n>([&] { return scales; }, boundary);
         }
         at.advance();
       }
@@ -406,16 +418,18 @@ struct Consumer {
     }
   }
 
-  // One K block of the stage at hand: the group's first atoms by the tile's first columns. Scales are read before the MMAs start, so that the wait for them
-  // hides the latency.
-  template <int kUsed, int kWidth>
-  __device__ void multiply_block(const Scales& scales, int boundary) {
+  // One K block of the stage at hand: the group's first atoms by the tile's first columns. The wait for the first MMAs hides the latency of the scales. With
+  // two atoms they are read when those have been issued, which then begin sooner; with one that measures slower.
+  template <int kUsed, int kWidth, class Read>
+  __device__ void multiply_block(Read read, int boundary) {
     if constexpr (kUsed == 0) {
       release();
       return;
     }
     const uint32_t a = at.stage * (kConfig.a_stage_bytes() / 16);
     const uint32_t b = at.stage * (kConfig.b_stage_bytes() / 16);
+    Scales scales;
+    if constexpr (kAtoms == 1) scales = read();
 #pragma unroll
     for (int atom = 0; atom < kUsed; ++atom) {
       float part[kWidth / 2];
@@ -423,27 +437,36 @@ struct Consumer {
       cute::warpgroup_arrive();
       tile::fp8_mma_k128<kWidth>(a0, a + atom * (kAtomRows * kTileK / 16), b0, b, part);
       cute::warpgroup_commit_batch();
+      if constexpr (kAtoms > 1) {
+        if (atom == 0) scales = read();
+      }
       tile::fence_accumulators(part);
       cute::warpgroup_wait<0>();
       tile::fence_accumulators(part);
       if (atom == kUsed - 1) release();
       if constexpr (Op::kColumnScales) {
-        promote_columns(part, sum[atom], scales.a[atom], scales.b);
+        promote_columns(part, sum[atom], scales.a[atom], scales.b_columns);
       } else {
-        promote<kWidth>(part, sum[atom], scales.a[atom], scales.b_first, scales.b_last, boundary);
+        promote<kWidth>(part, sum[atom], scales.a[atom], scales.b, boundary);
       }
     }
   }
 
   // The tensor core keeps about 13 fraction bits of a sum; from here on sums are F32.
   template <int kWidth>
-  static __device__ void promote(const float (&part)[kWidth / 2], float (&total)[kValues], const float (&a_scale)[2], float b_first, float b_last,
-                                 int boundary) {
+  static __device__ void promote(const float (&part)[kWidth / 2], float (&total)[kValues], const float (&a_scale)[2],
+                                 const float (&b_scales)[kConfig.scale_rows()], int boundary) {
     // The boundary between scale rows is a multiple of this many columns.
     constexpr int kStep = std::gcd(kWidth, kTileK);
 #pragma unroll
     for (int step = 0; step < kWidth; step += kStep) {
-      const float b_scale = kConfig.scale_rows() == 1 || step < boundary ? b_first : b_last;
+      float b_scale = b_scales[0];
+#pragma unroll
+      for (int i = 1; i < kConfig.scale_rows(); ++i) {
+        // The first boundary is kStep to 128, so most columns' scale is known to the compiler.
+        const int past = step - (i - 1) * kTileK;
+        if (past >= kTileK || (past >= kStep && past >= boundary)) b_scale = b_scales[i];
+      }
       const float scale[2] = {a_scale[0] * b_scale, a_scale[1] * b_scale};
 #pragma unroll
       for (int i = step / 2; i < (step + kStep) / 2; ++i) total[i] = fmaf(part[i], scale[i / 2 % 2], total[i]);
@@ -723,7 +746,6 @@ __device__ constexpr void check_config() {
   static_assert(kConfig.tile_m < 256 || (kConfig.k_groups == 1 && kConfig.slices == 1), "a math group that shares its K holds 64 rows");
   static_assert(kConfig.stages % kConfig.k_groups == 0, "a stage is always of the same K group");
   static_assert(kConfig.tile_n % 16 == 0, "stmatrix stores 16 columns at a time");
-  static_assert(kTileK - std::gcd(kConfig.tile_n, kTileK) + kConfig.tile_n <= 2 * kTileK, "a tile touches at most two rows of 128x128 scales");
   static_assert(kConfig.slices * kConfig.multicast <= 8, "a cluster has at most 8 CTAs");
   static_assert(kConfig.slices == 1 || (kConfig.multicast == 1 && kConfig.slice_values() % 2 == 0 && kConfig.tile_n / 2 % kConfig.slices == 0),
                 "slices share a tile's pairs of columns evenly");
