@@ -67,6 +67,8 @@ struct Config {
   constexpr int slice_values() const { return tile_n / 2 / slices; }
   // Whether E4M3 output with scales of 128 columns can be written: each CTA holds the sums of a whole block.
   constexpr bool quantizes() const { return tile_n == kTileK && slices == 1; }
+  // Whether the tiles of the last round can be shared out along K, so that all CTAs end together. It paid for these tiles only (NOTES.md, 16).
+  constexpr bool shares() const { return tile_m == 128 && tile_n > 128 && k_groups == 1 && slices == 1; }
   // Whether tiles of half the columns can be taken beside whole ones, so that the last round of tiles is not a whole one for a few.
   constexpr bool halves() const { return tile_m == 256; }
   // How many rows of 128x128 scales a tile can touch.

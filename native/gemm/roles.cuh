@@ -5,6 +5,7 @@
 //   kConfig, Out, Params, Shared, Tile, Scheduler
 //   kColumnScales   B has a scale for each column and K block instead of one for 128 columns
 //   kHalves         a tile may be of its first tile_n / 2 columns only: Tile has a flag `half`
+//   kShares         a tile may be of some of its K blocks only, from `begin` to `end`; the other sums go through params.shared_sums
 //   kInterleaved    the math groups hold every other 64 rows of the tile instead of a half each
 //   kRagged         a tile may end before tile_m rows, at a row that is not the last of D
 //   kAnyRow         a tile may begin at any row of A, not only at multiples of tile_m
@@ -59,7 +60,7 @@ struct SharedStorage {
                                                                      // or [tile_m / 64][64, 128] E4M3, 128-byte swizzle
   alignas(128) float a_scales[kConfig.scale_stages()][kConfig.strip_blocks()][kAScales];
   float b_scales[kBScaleStages][kConfig.strip_blocks()][kColumnScales ? kConfig.tile_n : kConfig.scale_rows()];
-  static constexpr int kThreads = 128 * kConfig.row_groups();                                 // that hold a tile's sums
+  static constexpr int kThreads = 128 * kConfig.row_groups();  // that hold a tile's sums
   // Partial sums that leave the registers: of all K groups but the first, and those that other slices send.
   float partial[kConfig.k_groups > 1 ? kConfig.k_groups - 1 : 1][kConfig.k_groups > 1 ? kValues : 1][kThreads];
   static constexpr int kSent = kConfig.slice_values() % 4 == 0 ? 4 : 2;  // values that a thread sends at a time
@@ -388,10 +389,11 @@ struct Consumer {
     const int boundary = scale_boundary(tile);
     const int shift = scale_shift(tile);
 #pragma unroll Op::kUnroll
-    for (int block = range.begin; block < range.end; ++block) {
+    for (int left = range.end - range.begin; left > 0; --left) {
       shared.ring.wait_filled(at);
       const int scale_stage = Op::kColumnScales ? at.stage + at.phase * kConfig.stages : at.stage;
-      multiply_block<kUsed, kWidth>([&] { return read_scales<kUsed>(shared.a_scales[at.stage][0], shared.b_scales[scale_stage][0], shift); }, boundary);
+      multiply_block<kUsed, kWidth>([&] { return read_scales<kUsed>(shared.a_scales[at.stage][0], shared.b_scales[scale_stage][0], shift); },
+                                    boundary);
       at.advance();
     }
   }
@@ -495,6 +497,13 @@ struct Consumer {
       store_slices(tile);
       return;
     }
+    if constexpr (Op::kShares) {
+      if (tile.begin > 0) {
+        leave_sums();
+        return;
+      }
+      if (tile.end < params.k_blocks) add_shared_sums(tile);
+    }
     if constexpr (Shared::kStagedF32) {
       if (params.c != nullptr && params.c != params.d_pointer) add_c(tile);
       store_staged_f32(tile);
@@ -509,6 +518,53 @@ struct Consumer {
       store_staged(tile);
     } else {
       store_direct(tile);
+    }
+  }
+
+  // Sums of K blocks that are not a tile's first, for the CTA that has those: read there by the same threads. One at a time: sums that leave 8 or 16 bytes
+  // at a time are given registers of the same parity as the MMA's, and then every other promotion reads three registers of one bank.
+  __device__ float* shared_sums(int cta) const {
+    return params.shared_sums + int64_t{cta} * kConfig.tile_m * kConfig.tile_n + row_group * 128 + threadIdx.x % 128;
+  }
+  __device__ uint64_t* shared_ready(int cta) const { return params.shared_ready + cta * kConfig.row_groups() + row_group; }
+
+  __device__ void leave_sums() const {
+    float* place = shared_sums(static_cast<int>(blockIdx.x));
+#pragma unroll
+    for (int atom = 0; atom < kAtoms; ++atom) {
+#pragma unroll
+      for (int i = 0; i < kValues; ++i) place[(atom * kValues + i) * Shared::kThreads] = sum[atom][i];
+    }
+    group_barrier();
+    if (threadIdx.x % 128 == 0) {
+      asm volatile("st.release.gpu.global.u64 [%0], %1;" ::"l"(shared_ready(static_cast<int>(blockIdx.x))), "l"(params.ready) : "memory");
+    }
+  }
+
+  // Adds what other CTAs have of this tile, in the order of K.
+  __device__ void add_shared_sums(Tile tile) {
+    const auto last = static_cast<int>(gridDim.x) - 1;
+    int sharer = last - static_cast<int>(blockIdx.x);
+    int at = params.order.share_begin(sharer + 1);
+    const int tile_end = at - tile.end + params.k_blocks;
+    while (at < tile_end) {
+      ++sharer;
+      if (threadIdx.x % 128 == 0) {
+        uint64_t* ready = shared_ready(last - sharer);
+        uint64_t seen;
+        do {
+          asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(seen) : "l"(ready) : "memory");
+        } while (seen != params.ready);
+        *ready = 0;  // for the next launch, which writes when this one has ended
+      }
+      group_barrier();
+      const float* place = shared_sums(last - sharer);
+#pragma unroll
+      for (int atom = 0; atom < kAtoms; ++atom) {
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) sum[atom][i] += __ldcg(place + (atom * kValues + i) * Shared::kThreads);
+      }
+      at = params.order.share_begin(sharer + 1);
     }
   }
 

@@ -1,5 +1,8 @@
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <memory>
+#include <random>
 #include <vector>
 
 #include "gemm/dense/dense_choose.h"
@@ -62,7 +65,7 @@ struct Plan final : h4j_plan {
       configs.push_back(candidate->config);
       shared_memory.push_back(candidate->shared_memory);
     }
-    const Problem problem = problem_of(std::max<int64_t>(spec.max_m, 1));
+    const Problem problem = problem_of(std::max<int64_t>(spec.max_m, 1), true);
     choice = choose(problem, configs, shared_memory, device.shared_memory_per_block);
     if (choice.index < 0) {
       fail(H4J_UNSUPPORTED, kOperation, "device.shared_memory_per_block", format("%d", device.shared_memory_per_block),
@@ -71,6 +74,7 @@ struct Plan final : h4j_plan {
     instance = dense_instances()[static_cast<size_t>(choice.index)];
     info.grid = spec.max_m == 0 ? 0 : grid(choice);
     info.block = instance->config.threads();
+    info.workspace_bytes = spec.max_m == 0 || choice.sharers == 0 ? 0 : workspace_bytes(instance->config, sms);
     info.shared_memory = instance->shared_memory;
     std::snprintf(info.kernel, sizeof info.kernel, "%s_%s", instance_name(instance->config).c_str(),
                   quantizes()                  ? "e4m3"
@@ -81,7 +85,7 @@ struct Plan final : h4j_plan {
 
   bool quantizes() const { return spec.out_dtype == H4J_F8_E4M3; }
 
-  Problem problem_of(int64_t m) const {
+  Problem problem_of(int64_t m, bool shares) const {
     return {m,
             spec.n,
             spec.k,
@@ -90,15 +94,11 @@ struct Plan final : h4j_plan {
             device.l2_bytes,
             device.memory_bytes,
             spec.batch_invariant != 0,
-            quantizes()};
+            quantizes(),
+            shares};
   }
 
-  // Clusters are only chosen where all tiles run at once, a tile each; a CTA without slices takes tile after tile.
-  int grid(const Choice& chosen) const {
-    const int64_t tiles = int64_t{chosen.whole} + chosen.halves;
-    const int slices = instance->config.slices;
-    return static_cast<int>(slices > 1 ? tiles * slices : std::min<int64_t>(tiles, sms));
-  }
+  int grid(const Choice& chosen) const { return ctas_of(chosen, instance->config, sms) * instance->config.slices; }
 
   h4j_gemm_spec spec;
   int sms;
@@ -146,6 +146,13 @@ struct Launch final : h4j_launch {
     require_address(kOperation, "b", args.b, 16);
     require_address(kOperation, "b_scales", args.b_scales, 4);
     require_address(kOperation, "d", args.d, 16);
+    if (plan.info.workspace_bytes > 0) {
+      require_address(kOperation, "workspace", args.workspace, 256);
+      if (args.workspace_bytes < plan.info.workspace_bytes) {
+        invalid(kOperation, "workspace_bytes", format("%lld", static_cast<long long>(args.workspace_bytes)),
+                format("at least %lld", static_cast<long long>(plan.info.workspace_bytes)));
+      }
+    }
     if (plan.quantizes()) require_address(kOperation, "d_scales", args.d_scales, 16);
     if (spec.accumulate != 0) {
       require_address(kOperation, "c", args.c, 16);
@@ -197,8 +204,25 @@ struct Launch final : h4j_launch {
     bound.d_power_of_two = spec.out_scale_kind == H4J_SCALE_POWER_OF_TWO;
     bound.n = static_cast<int32_t>(spec.n);
     bound.k_blocks = static_cast<int32_t>(k_blocks);
+    if (plan.info.workspace_bytes > 0) {
+      const int64_t ready = ready_bytes(config, plan.sms);
+      bound.shared_ready = reinterpret_cast<uint64_t*>(args.workspace);
+      bound.shared_sums = reinterpret_cast<float*>(args.workspace + static_cast<uint64_t>(ready));
+      bound.ready = new_ready_word();
+    }
     set_rows(bound, spec.max_m, plan.choice);
     params = bound;
+  }
+
+  // A value that no workspace holds by chance, whatever it was used for before.
+  static uint64_t new_ready_word() {
+    static const uint64_t seed = (uint64_t{std::random_device{}()} << 32 | std::random_device{}()) +
+                                 static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+    static std::atomic<uint64_t> made{0};
+    uint64_t word = seed + 0x9e3779b97f4a7c15 * ++made;  // SplitMix64
+    word = (word ^ word >> 30) * 0xbf58476d1ce4e5b9;
+    word = (word ^ word >> 27) * 0x94d049bb133111eb;
+    return word ^ word >> 31;
   }
 
   // What depends on the rows in use: the tiles, and where stores are clipped.
@@ -220,12 +244,11 @@ struct Launch final : h4j_launch {
       kernel.launch({static_cast<unsigned>(plan.info.grid), static_cast<unsigned>(plan.info.block), 0, plan.spec.constant_b != 0}, stream, &gemv);
       return;
     }
-    const Config& config = plan.instance->config;
     if (rows == max_rows) {
       launch(plan.info.grid, stream, params);
       return;
     }
-    const Choice choice = evaluate(plan.problem_of(rows), config, plan.choice.index);
+    const Choice choice = evaluate(plan.problem_of(rows, plan.info.workspace_bytes > 0), plan.instance->config, plan.choice.index);
     Params used = params;
     set_rows(used, rows, choice);
     launch(plan.grid(choice), stream, used);

@@ -29,11 +29,35 @@ double rounds(int64_t whole, int64_t halves, int64_t ctas) {
   return std::max(busiest, spared);
 }
 
-// Shares D out in whole and half tiles so that it takes the fewest rounds; returns those.
-double share_out(const Problem& problem, const Config& config, int ctas, Choice& choice) {
-  choice.tiles_m = static_cast<int>(ceil_div(problem.m, config.tile_m));
-  choice.tiles_n = static_cast<int>(ceil_div(problem.n, config.tile_n));
-  choice.whole = choice.tiles_m * choice.tiles_n;
+// What sharing a tile takes beside the share itself, in clocks: its pieces' sums go through the L2 (NOTES.md, 16).
+double sharing_clocks(const Config& config, double pieces) { return pieces * 4.0 * config.tile_m * config.tile_n / 40.0; }
+
+// Shares the tiles of the last round out along K if that takes less than `rounds`; returns the rounds that it takes.
+double share_last_round(const Problem& problem, const Config& config, int ctas, double least, Choice& choice) {
+  const int tiles = choice.tiles_m * choice.tiles_n;
+  const int last = tiles % ctas;
+  if (last == 0 || last == tiles || int64_t{last} * choice.k_blocks > INT32_MAX) return least;
+  const double tile_clocks = choice.k_blocks * math_clocks(config);
+  // Where sharers are no multiple of the tiles, each is at another place of K at any time, which costs more than it brings unless the L2 holds A and B.
+  const bool cached = (problem.m + problem.n) * problem.k <= problem.l2_bytes;
+  for (const int sharers : {2 * last, 4 * last, ctas}) {
+    if (sharers > ctas || sharers <= last || (sharers % last != 0 && !cached)) continue;
+    const auto blocks = double(ceil_div(int64_t{last} * choice.k_blocks, sharers));
+    const double pieces = std::ceil(choice.k_blocks / blocks) + (sharers % last == 0 ? 0 : 1);
+    const double rounds = tiles / ctas + (blocks * math_clocks(config) + sharing_clocks(config, pieces)) / tile_clocks;
+    if (rounds >= least) continue;
+    least = rounds;
+    choice.tiles_n = static_cast<int>(ceil_div(problem.n, config.tile_n));
+    choice.whole = tiles - last;
+    choice.edges = choice.halves = 0;
+    choice.shared = last;
+    choice.sharers = sharers;
+  }
+  return least;
+}
+
+// Cuts D into whole and half tiles so that it takes the fewest rounds; returns those.
+double cut_in_halves(const Problem& problem, const Config& config, int ctas, Choice& choice) {
   if (!config.halves() || problem.quantized) return std::ceil(double(choice.whole) / ctas);
   const int64_t edge = problem.n % config.tile_n;
   if (edge > 0 && edge <= config.tile_n / 2 && choice.tiles_n > 1) {
@@ -51,6 +75,21 @@ double share_out(const Problem& problem, const Config& config, int ctas, Choice&
   return when_cut;
 }
 
+double share_out(const Problem& problem, const Config& config, int ctas, Choice& choice) {
+  choice.tiles_m = static_cast<int>(ceil_div(problem.m, config.tile_m));
+  choice.tiles_n = static_cast<int>(ceil_div(problem.n, config.tile_n));
+  choice.k_blocks = static_cast<int>(ceil_div(problem.k, kTileK));
+  choice.whole = choice.tiles_m * choice.tiles_n;
+  const bool shares = problem.shares && config.shares() && !problem.in_order && !problem.quantized;
+  const Choice undivided = choice;
+  const double least = cut_in_halves(problem, config, ctas, choice);
+  if (!shares) return least;
+  Choice shared = undivided;
+  const double when_shared = share_last_round(problem, config, ctas, least, shared);
+  if (when_shared < least) choice = shared;
+  return when_shared;
+}
+
 }  // namespace
 
 Choice evaluate(const Problem& problem, const Config& config, int index) {
@@ -62,7 +101,7 @@ Choice evaluate(const Problem& problem, const Config& config, int index) {
       choose_raster({problem.m, problem.n, problem.k, problem.out_bytes, problem.sms, problem.l2_bytes}, choice.tiles_m, choice.tiles_n);
   choice.raster_group = raster.group;
   choice.raster_along_m = raster.along_m != 0;
-  const double active = double(std::min(choice.whole + choice.halves, concurrent)) * config.slices;
+  const double active = double(std::min(choice.whole + choice.halves + choice.sharers, concurrent)) * config.slices;
   const double blocks = double(ceil_div(ceil_div(problem.k, kTileK), config.slices));
   choice.tiles_clocks = tiles_clocks(config, waves, blocks, active, problem.out_bytes);
   const double m = double(problem.m);
@@ -70,7 +109,7 @@ Choice evaluate(const Problem& problem, const Config& config, int index) {
   const double k = double(problem.k);
   const double bytes = m * k + n * k + m * n * problem.out_bytes;
   choice.memory_clocks = bytes / device_bytes_per_clock(problem.memory_bytes);
-  const double copied = double(choice.whole + choice.halves) * config.slices * blocks * config.l2_stage_bytes();
+  const double copied = double(choice.whole + choice.halves + choice.shared) * config.slices * blocks * config.l2_stage_bytes();
   choice.clocks = total_clocks(choice.tiles_clocks, choice.memory_clocks, copied / kL2BytesPerClock);
   return choice;
 }
@@ -90,6 +129,16 @@ Choice choose(const Problem& problem, std::span<const Config> candidates, std::s
   return best;
 }
 
+int ctas_of(const Choice& choice, const Config& config, int sms) {
+  // Clusters are only chosen where all tiles run at once, a tile each; a CTA without slices takes tile after tile.
+  if (config.slices > 1) return choice.whole;
+  return std::min(choice.whole + choice.halves + choice.sharers, sms);
+}
+
+int64_t ready_bytes(const Config& config, int sms) { return round_up(int64_t{sms} * config.row_groups() * 8, 256); }
+
+int64_t workspace_bytes(const Config& config, int sms) { return ready_bytes(config, sms) + int64_t{sms} * config.tile_m * config.tile_n * 4; }
+
 Order order_of(const Choice& choice, int ctas) {
   Order order{};
   order.whole = choice.whole;
@@ -97,6 +146,16 @@ Order order_of(const Choice& choice, int ctas) {
   order.halves = choice.halves;
   order.busier = choice.whole % ctas == 0 ? ctas : choice.whole % ctas;
   order.tiles_n = choice.tiles_n;
+  order.sharers = choice.sharers;
+  if (choice.sharers > 0) {
+    const bool teams = choice.sharers % choice.shared == 0;
+    const int team = teams ? choice.sharers / choice.shared : choice.sharers;
+    order.team = Divisor::of(static_cast<uint32_t>(team));
+    order.team_blocks = teams ? choice.k_blocks : choice.shared * choice.k_blocks;
+    order.share = order.team_blocks / team;
+    order.longer = order.team_blocks % team;
+  }
+  order.k_blocks = Divisor::of(static_cast<uint32_t>(choice.k_blocks));
   order.along_m = choice.raster_along_m;
   const int side_by_side = choice.raster_along_m ? choice.tiles_m : choice.tiles_n;
   const int other = choice.raster_along_m ? choice.tiles_n : choice.tiles_m;
@@ -112,7 +171,9 @@ std::string instance_name(const Config& config) {
 }
 
 std::string explain(const Problem& problem, const Config& config, const Choice& choice) {
-  const std::string halves = choice.halves == 0 ? "" : format(" and %d halves", choice.halves);
+  const std::string halves = choice.halves > 0    ? format(" and %d halves", choice.halves)
+                             : choice.sharers > 0 ? format(" and %d that %d CTAs share along K", choice.shared, choice.sharers)
+                                                  : "";
   return format(
       "%dx%d tiles, %d stages, %d K groups, %d slices: %d tiles (of %d x %d)%s on %d SMs, rasterised in groups of %d along %s; predicted "
       "%.0f clocks: "

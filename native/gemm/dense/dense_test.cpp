@@ -139,23 +139,27 @@ TEST(GemmChoose, DividesByMultiplying) {
   }
 }
 
-// Counts how often a walk of all CTAs comes to each half tile of D; returns the greatest number of halves that a CTA takes.
-template <bool kHalves>
+// Counts how often a walk of all CTAs comes to each K block of each half tile of D; returns the greatest number of those that a CTA takes.
+template <bool kHalves, bool kShares = false>
 int walk(const gemm::Order& order, int ctas, const gemm::Config& config, int tiles_m, int64_t n) {
   const int half_cols = config.tile_n / 2;
   const auto halves_n = static_cast<int>((n + half_cols - 1) / half_cols);
-  std::vector<int> seen(static_cast<size_t>(tiles_m) * static_cast<size_t>(halves_n));
+  const auto k_blocks = static_cast<int>(order.k_blocks.value);
+  std::vector<int> seen(static_cast<size_t>(tiles_m) * static_cast<size_t>(halves_n) * static_cast<size_t>(k_blocks));
   int most = 0;
   for (int cta = 0; cta < ctas; ++cta) {
-    gemm::TileWalk<kHalves> walk(order, cta, ctas);
+    gemm::TileWalk<kHalves, kShares> walk(order, cta, ctas);
     int taken = 0;
     for (gemm::DenseTile tile{}; walk.next(config.tile_m, config.tile_n, tile);) {
       EXPECT_EQ(0, tile.row % config.tile_m);
       EXPECT_EQ(0, tile.col % half_cols);
       for (int half = 0; half < (tile.half ? 1 : 2); ++half) {
         const int x = tile.col / half_cols + half;
-        if (x < halves_n) ++seen[static_cast<size_t>(tile.row / config.tile_m * halves_n + x)];
-        ++taken;
+        EXPECT_LT(tile.begin, tile.end);
+        for (int block = tile.begin; x < halves_n && block < tile.end; ++block) {
+          ++seen[static_cast<size_t>(tile.row / config.tile_m * halves_n + x) * static_cast<size_t>(k_blocks) + static_cast<size_t>(block)];
+        }
+        taken += tile.end - tile.begin;
       }
     }
     most = std::max(most, taken);
@@ -167,22 +171,50 @@ int walk(const gemm::Order& order, int ctas, const gemm::Config& config, int til
 TEST(GemmChoose, WalksOverEveryTileOnce) {
   constexpr int64_t kShapes[][2] = {{4096, 4096}, {4096, 2112}, {4096, 24576}, {4096, 32768}, {1, 8},      {300, 3000},
                                     {5000, 200},  {512, 64},    {512, 192},    {256, 128},    {1280, 1088}};
+  int shared = 0;
   for (const auto& [m, n] : kShapes) {
     for (const int sms : {1, 5, 24, 78, 114, 132}) {
       for (const gemm::Instance* instance : gemm::dense_instances()) {
         const gemm::Config& config = instance->config;
         SCOPED_TRACE(::testing::Message() << m << " x " << n << " on " << sms << " SMs by " << gemm::instance_name(config));
-        const gemm::Choice choice = gemm::evaluate({m, n, 512, 2, sms, int64_t{50} << 20, int64_t{80} << 30}, config, 0);
-        const int ctas = std::min(choice.whole + choice.halves, sms);
-        const gemm::Order order = gemm::order_of(choice, ctas);
-        if (config.halves()) {
-          walk<true>(order, ctas, config, choice.tiles_m, n);
-        } else {
-          walk<false>(order, ctas, config, choice.tiles_m, n);
+        for (const bool shares : {false, true}) {
+          const int64_t k = shares ? 7168 : 512;
+          const gemm::Choice choice = gemm::evaluate({m, n, k, 2, sms, int64_t{50} << 20, int64_t{80} << 30, false, false, shares}, config, 0);
+          const int ctas = std::min(choice.whole + choice.halves + choice.sharers, sms);
+          const gemm::Order order = gemm::order_of(choice, ctas);
+          EXPECT_EQ(choice.sharers > 0, choice.shared > 0);
+          if (!shares) {
+            EXPECT_EQ(0, choice.sharers);
+          }
+          if (choice.sharers > 0) {
+            ++shared;
+            EXPECT_EQ(0, choice.whole % ctas);
+          }
+          if (config.halves()) {
+            walk<true>(order, ctas, config, choice.tiles_m, n);
+          } else if (config.shares()) {
+            walk<false, true>(order, ctas, config, choice.tiles_m, n);
+          } else {
+            walk<false>(order, ctas, config, choice.tiles_m, n);
+          }
         }
       }
     }
   }
+  EXPECT_GT(shared, 0);
+}
+
+// 4096 x 2112 by 128 x 192 are two rounds of 132 tiles and 88 tiles of 56 K blocks, of which each CTA takes a 132nd.
+TEST(GemmChoose, SharesTheLastRoundWhereThatSavesTime) {
+  const gemm::Config config{128, 192, 4};
+  const gemm::Problem problem{4096, 2112, 7168, 2, 132, int64_t{50} << 20, int64_t{80} << 30, false, false, true};
+  const gemm::Choice choice = gemm::evaluate(problem, config, 0);
+  EXPECT_EQ(88, choice.shared);
+  EXPECT_EQ(132, choice.sharers);
+  EXPECT_EQ(2 * (2 * 56 + 38), (walk<false, true>(gemm::order_of(choice, 132), 132, config, choice.tiles_m, 2112)));
+  gemm::Problem in_order = problem;
+  in_order.in_order = true;
+  EXPECT_EQ(0, gemm::evaluate(in_order, config, 0).sharers) << "a row's bits would depend on M";
 }
 
 // 4096 x 2112 are 256 whole tiles and 16 halves at the edge: two tiles' time for each of 132 SMs, not three. 4096 x 32768 are 31 rounds and 4 tiles.
@@ -190,7 +222,7 @@ TEST(GemmChoose, CutsTilesInHalvesWhereThatSavesTime) {
   const gemm::Config config{256, 128, 3};
   for (const auto& [n, most] : {std::pair<int64_t, int>{2112, 4}, {32768, 63}, {7168, 14}}) {
     const gemm::Choice choice = gemm::evaluate({4096, n, 512, 2, 132, int64_t{50} << 20, int64_t{80} << 30}, config, 0);
-    EXPECT_EQ(most, walk<true>(gemm::order_of(choice, 132), 132, config, choice.tiles_m, n)) << n;
+    EXPECT_EQ(4 * most, walk<true>(gemm::order_of(choice, 132), 132, config, choice.tiles_m, n)) << n;
   }
 }
 
@@ -248,9 +280,19 @@ class GemmGpu : public testing::GpuTest {
     info.struct_size = sizeof info;
     H4J_ASSERT_OK(h4j_plan_describe(plan, &info, &error));
     SCOPED_TRACE(info.kernel);
+    // Whatever it held before.
+    if (info.workspace_bytes > 0)
+      args.workspace = upload(std::vector<uint8_t>(size(info.workspace_bytes), 0xa5)), args.workspace_bytes = info.workspace_bytes;
     H4J_ASSERT_OK(h4j_gemm_bind(plan, device_, &args, &launch, &error));
     H4J_ASSERT_OK(h4j_launch_run(launch, stream_, test.rows, &error));
     synchronize();
+    // The same again.
+    if (info.workspace_bytes > 0 && !test.accumulate) {
+      const size_t bytes = c.size() * (bf16 ? 2 : 4);
+      const auto first = download<uint8_t>(args.d, bytes);
+      for (int i = 0; i < 5; ++i) H4J_ASSERT_OK(h4j_launch_run(launch, stream_, test.rows, &error));
+      EXPECT_TRUE(first == download<uint8_t>(args.d, bytes)) << "other bits";
+    }
 
     std::vector<float> d(c.size());
     std::vector<bool> untouched(c.size());
@@ -500,6 +542,19 @@ TEST_F(GemmGpu, WaitsForEverythingButConstantB) {
       EXPECT_EQ(want, got) << m << " x " << n << " x " << k;
     }
   }
+}
+
+// Shapes of which cards share the last round of tiles along K, evenly or not, with fewer rows in use.
+TEST_F(GemmGpu, SharesTilesAlongK) {
+  int shared = 0;
+  for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{2000, 2112, 7184}, {4096, 2112, 4112}, {2100, 1536, 4112}}) {
+    if (planned(spec_of(m, n, k), info_).workspace_bytes == 0) continue;
+    ++shared;
+    run({m, n, k});
+    run({m, n, k, H4J_F32, true, m - 5, 1});
+    run({m, n, k, H4J_BF16, false, 300});
+  }
+  EXPECT_GT(shared, 0);
 }
 
 // Every instance, whatever the choice would pick: larger than one tile, with ragged edges in all three dimensions.

@@ -11,6 +11,7 @@ struct Dense {
   static constexpr Config kConfig = kConfigValue;
   static constexpr bool kColumnScales = false;
   static constexpr bool kHalves = kConfig.halves();
+  static constexpr bool kShares = kConfig.shares() && !std::is_same_v<OutType, __nv_fp8_e4m3>;
   static constexpr bool kInterleaved = false;
   static constexpr bool kRagged = false;
   static constexpr bool kAnyRow = false;
@@ -21,14 +22,15 @@ struct Dense {
   using Params = gemm::Params;
   using Shared = SharedStorage<kConfig, Out>;
   using Tile = DenseTile;
-  using Scheduler = TileWalk<kHalves>;
+  using Scheduler = TileWalk<kHalves, kShares>;
 
   __device__ static Scheduler scheduler(const Params& params, const Shared&) {
     return Scheduler(params.order, static_cast<int>(blockIdx.x) / kConfig.slices, static_cast<int>(gridDim.x) / kConfig.slices);
   }
 
-  // All K blocks, or the share of this CTA's slice.
-  __device__ static BlockRange blocks(const Params& params, const Shared&, Tile) {
+  // The tile's K blocks, or the share of this CTA's slice.
+  __device__ static BlockRange blocks(const Params& params, const Shared&, Tile tile) {
+    if constexpr (kShares) return {tile.begin, tile.end};
     if constexpr (kConfig.slices == 1) return {0, params.k_blocks};
     const int share = (params.k_blocks + kConfig.slices - 1) / kConfig.slices;
     const int begin = min(static_cast<int>(blockIdx.x % kConfig.slices) * share, params.k_blocks);

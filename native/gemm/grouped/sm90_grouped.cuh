@@ -84,6 +84,7 @@ struct Grouped {
   static constexpr Config kConfig = kConfigValue;
   static constexpr bool kColumnScales = false;
   static constexpr bool kHalves = false;
+  static constexpr bool kShares = false;
   static constexpr bool kInterleaved = true;
   static constexpr bool kRagged = true;
   static constexpr bool kAnyRow = true;

@@ -65,6 +65,7 @@ struct KGrouped {
   static constexpr Config kConfig = kConfigValue;
   static constexpr bool kColumnScales = true;
   static constexpr bool kHalves = false;
+  static constexpr bool kShares = false;
   static constexpr bool kInterleaved = false;
   static constexpr bool kRagged = false;
   static constexpr bool kAnyRow = false;
