@@ -123,7 +123,8 @@ struct DecodeLaunch final : h4j_launch {
       : h4j_launch(kOperation, opened),
         plan(made_from),
         decode(plan.instance->kernel.stub, opened, plan.instance->kernel.shared_memory),
-        combine{{combine_stub(1), opened, 0}, {combine_stub(2), opened, 0}, {combine_stub(4), opened, 0}} {
+        combine{{combine_stub(1), opened, 0}, {combine_stub(2), opened, 0}, {combine_stub(4), opened, 0}},
+        combine_many(combine_many_stub(), opened, 0) {
     max_rows = plan.spec.max_batch;
     params.bad_page = fault_site(opened, kOperation, "block_table");
     rebind(args);
@@ -207,13 +208,17 @@ struct DecodeLaunch final : h4j_launch {
     const int64_t merging = ceil_div(query_rows * used.warps_per_row, combine_warps());
     int slices = used.warps_per_row == combine_warps() ? kMergeSlices : 1;
     while (slices > 1 && merging * slices > int64_t{kMergeCtasPerSm} * plan.device.sm_count) slices /= 2;
-    combine[slices / 2].launch({.grid = static_cast<unsigned>(merging * slices), .block = static_cast<unsigned>(32 * combine_warps()), .early = true},
-                               stream, &used);
+    const Kernel& kernel = used.warps_per_row == 1 ? combine_many : combine[slices / 2];
+    int64_t grid = merging * slices;
+    if (used.warps_per_row == 1)
+      grid = std::min(grid, std::max(int64_t{kMergeCtasPerSmOfManyRows} * plan.device.sm_count, ceil_div(merging, kMergeRowsPerWarp)));
+    kernel.launch({.grid = static_cast<unsigned>(grid), .block = static_cast<unsigned>(32 * combine_warps()), .early = true}, stream, &used);
   }
 
   Plan plan;
   Kernel decode;
   Kernel combine[3];  // by 1, 2 and 4 CTAs a row
+  Kernel combine_many;
   Params params{};
 };
 

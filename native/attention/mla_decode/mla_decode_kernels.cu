@@ -21,8 +21,9 @@ const Instance& find_instance(Source source, int rows) {
 const void* schedule_stub() { return reinterpret_cast<const void*>(&schedule_kernel); }
 const void* combine_stub(int slices) {
   static_assert(kMergeSlices == 4);
-  return reinterpret_cast<const void*>(slices == 1 ? &combine_kernel<1> : slices == 2 ? &combine_kernel<2> : &combine_kernel<4>);
+  return reinterpret_cast<const void*>(slices == 1 ? &combine_kernel<1, false> : slices == 2 ? &combine_kernel<2, false> : &combine_kernel<4, false>);
 }
+const void* combine_many_stub() { return reinterpret_cast<const void*>(&combine_kernel<1, true>); }
 int schedule_threads() { return kScheduleThreads; }
 int combine_warps() { return kCombineWarps; }
 

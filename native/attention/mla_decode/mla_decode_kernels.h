@@ -27,6 +27,7 @@ const Instance& find_instance(Source source, int rows);
 
 const void* schedule_stub();
 const void* combine_stub(int slices);  // 1, 2 or 4 CTAs a row
+const void* combine_many_stub();       // a warp for up to kMergeRowsPerWarp rows
 int schedule_threads();
 int combine_warps();
 

@@ -45,6 +45,9 @@ inline constexpr int kMergeWarpsPerSm = 32;
 // CTAs that few rows are divided between, at most, while all CTAs run side by side: a second wave costs more than what a row's CTAs save.
 inline constexpr int kMergeSlices = 4;
 inline constexpr int kMergeCtasPerSm = 4;
+// The same where a row has one warp and a warp many rows: it has more registers then. It looks at 32 of them at most, one a lane.
+inline constexpr int kMergeCtasPerSmOfManyRows = 3;
+inline constexpr int kMergeRowsPerWarp = 32;
 // Shares that the schedule tries.
 inline constexpr int kShares = 6;
 
