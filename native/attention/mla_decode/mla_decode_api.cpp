@@ -39,7 +39,10 @@ struct Plan final : h4j_plan {
     row_tiles = static_cast<int>(ceil_div(int64_t{spec.s_q} * spec.heads, kRows));
     const int sms = usable_sms(kOperation, device, spec.sm_budget);
     layout = {std::max(sms / row_tiles, 1), static_cast<int>(spec.max_batch)};
-    const Source source = fp8() ? Source::kFp8 : spec.page_size < smallest_box(row_tiles) ? Source::kTokens : Source::kBoxes;
+    const Source source = fp8()                                      ? Source::kFp8
+                          : spec.page_size < smallest_box(row_tiles) ? Source::kTokens
+                          : row_tiles == 1                           ? Source::kTokenBoxes
+                                                                     : Source::kBoxes;
     instance = &find_instance(source, std::min(spec.s_q * spec.heads, kRows));
     const int shared_memory = instance->kernel.shared_memory;
     if (shared_memory > device.shared_memory_per_block) {
@@ -118,6 +121,20 @@ CUtensorMap describe(uint64_t address, int64_t slabs, int64_t rows, int64_t ld, 
   return map;
 }
 
+// [slabs][rows][576] BF16 cut into boxes of eight whole rows, each laid out as [chunk][8][64 dims].
+CUtensorMap describe_tokens(uint64_t address, int64_t slabs, int64_t rows, int64_t ld, int64_t slab_ld, const char* argument) {
+  CUtensorMap map;
+  const cuuint64_t extents[] = {kChunk, static_cast<cuuint64_t>(rows), kChunks, static_cast<cuuint64_t>(slabs)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(ld) * 2, kChunk * 2, static_cast<cuuint64_t>(slab_ld) * 2};
+  const cuuint32_t box[] = {kChunk, kTokenBox, kChunks, 1};
+  const cuuint32_t steps[] = {1, 1, 1, 1};
+  check(driver().cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, reinterpret_cast<void*>(address), extents, strides, box, steps,
+                                        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+        argument);
+  return map;
+}
+
 struct DecodeLaunch final : h4j_launch {
   DecodeLaunch(const Plan& made_from, const h4j_device& opened, const h4j_mla_decode_args& args)
       : h4j_launch(kOperation, opened),
@@ -165,6 +182,8 @@ struct DecodeLaunch final : h4j_launch {
     bound.q = describe(args.q, spec.max_batch, query_rows, args.q_ld, query_rows * args.q_ld, kRows, "q");
     if (plan.instance->source == Source::kBoxes) {
       bound.cache = describe(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, std::min(spec.page_size, kBlock), "cache");
+    } else if (plan.instance->source == Source::kTokenBoxes) {
+      bound.cache = describe_tokens(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, "cache");
     }
     bound.q_rows = reinterpret_cast<const uint8_t*>(args.q);
     bound.q_row_bytes = args.q_ld * 2;

@@ -18,9 +18,10 @@ inline constexpr int kChunks = kTokenDim / kChunk;
 inline constexpr int kValueChunks = kValueDim / kChunk;
 inline constexpr int kChunkBytes = 64 * 128;
 inline constexpr int kThreads = 3 * 128;  // one loading and two math warp groups
-// A block of tokens arrives, and is given back, in parts: the values of either math group, and the rope part, whose place probabilities take.
+// A block of tokens may be given back in parts: the values of either math group, and the rope part, whose place probabilities take.
 inline constexpr int kRopePart = 2;
-inline constexpr int kBarriersPerBlock = kRopePart + 1;
+inline constexpr int kFreeParts = kRopePart + 1;
+inline constexpr int kAllParts = kRopePart;  // where it is given back as a whole, that barrier stands for all
 
 // First chunk of a part; that of the part behind the last is where the block ends.
 constexpr int part_begin(int part) { return part <= kRopePart ? part * (kValueChunks / kRopePart) : kChunks; }
@@ -29,9 +30,10 @@ constexpr int part_begin(int part) { return part <= kRopePart ? part * (kValueCh
 inline constexpr int kFp8TokenBytes = 656;
 inline constexpr int kFp8ScalesAt = kValueDim;
 inline constexpr int kFp8RopeAt = kFp8ScalesAt + 4 * 4;
+inline constexpr int kTokenBox = 8;  // tokens of a box that holds them whole: as many as the swizzle repeats after
 // Where pages hold fewer BF16 tokens than this, threads fetch tokens instead of TMA boxes: the TMA unit takes 9 ns a box, 9 boxes a page. With several row
 // tiles the tensor core decides, whose waiting for ordinary writes to shared memory costs more than small boxes.
-constexpr int smallest_box(int row_tiles) { return row_tiles == 1 ? 32 : 4; }
+constexpr int smallest_box(int row_tiles) { return row_tiles == 1 ? kTokenBox : 4; }
 
 // What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances.
 inline constexpr int kRequestOverheadBlocks = 2;
@@ -89,16 +91,30 @@ struct ScheduleParams {
 
 // How tokens come into shared memory.
 enum class Source {
-  kBoxes,   // BF16 by TMA
-  kTokens,  // BF16 by threads, for the smallest pages
-  kFp8,     // E4M3 as they are
+  kBoxes,       // BF16 by TMA, 64 dims of a page at a time
+  kTokenBoxes,  // BF16 by TMA, eight whole tokens at a time
+  kTokens,      // BF16 by threads, for the smallest pages
+  kFp8,         // E4M3 as they are
 };
 
+// Whether a block's parts are given back one by one. Where it is fetched as a whole, that would be for nothing.
+constexpr bool by_parts(Source source) { return source == Source::kBoxes; }
+
+// Whether scores wait at a chunk of dims for what has been fetched: each chunk, the three parts or the whole block arrive together.
+constexpr bool arrives_with(Source source, int chunk) {
+  return source == Source::kBoxes || chunk == 0 || (source == Source::kTokens && (chunk == part_begin(1) || chunk == part_begin(kRopePart)));
+}
+
+// Where a block's BF16 tokens lie in shared memory: bytes from one chunk of dims to the next, and from eight tokens to the next eight. Boxes of whole tokens
+// are one piece of the cache each, which memory gives faster than 64 dims of many tokens.
+constexpr int chunk_stride(Source source) { return source == Source::kTokenBoxes ? kTokenBox * 128 : kChunkBytes; }
+constexpr int token_group_stride(Source source) { return source == Source::kTokenBoxes ? kChunks * kTokenBox * 128 : kTokenBox * 128; }
+
 struct Params {
-  CUtensorMap q;               // [batch][s_q * heads][576] BF16, box [1, 64, 64]
-  const uint8_t* q_rows;       // the same for loads by threads
-  int64_t q_row_bytes;         // between rows
-  CUtensorMap cache;           // [pages][page_size][576] BF16, box [1, min(page_size, 64), 64]
+  CUtensorMap q;          // [batch][s_q * heads][576] BF16, box [1, 64, 64]
+  const uint8_t* q_rows;  // the same for loads by threads
+  int64_t q_row_bytes;    // between rows
+  CUtensorMap cache;  // [pages][page_size][576] BF16, box [1, min(page_size, 64), 64]; of whole tokens [pages][9][page_size][64], box [1, 9, 8, 64]
   const uint8_t* tokens;       // the same for loads that are not boxes: [pages][page_size] tokens of the format
   int64_t page_bytes;          // between pages
   int64_t token_bytes;         // between tokens

@@ -39,10 +39,18 @@ __device__ void mma(uint64_t a, uint64_t b, float (&d)[sizeof...(kIndex)], cute:
   Atom::fma(a, b, d[kIndex]..., scale);
 }
 
-// V as an operand whose N dimension is contiguous: 64-wide column groups a chunk apart (leading offset), 8-row groups 1024 bytes apart.
-__device__ inline uint64_t value_descriptor(const void* tile) {
-  constexpr uint64_t kLeading = uint64_t{kChunkBytes / 16} << 16;
-  return (tile::swizzled_descriptor(tile) & ~(uint64_t{0x3fff} << 16)) | kLeading;
+// A chunk of a block as an operand with contiguous K: groups of eight rows are so far apart as tokens are.
+template <Source kSource>
+__device__ uint64_t block_descriptor(const void* tile) {
+  constexpr uint64_t kStride = uint64_t{token_group_stride(kSource) / 16} << 32;
+  return (tile::swizzled_descriptor(tile) & ~(uint64_t{0x3fff} << 32)) | kStride;
+}
+
+// V as an operand whose N dimension is contiguous: 64-wide column groups a chunk apart (leading offset).
+template <Source kSource>
+__device__ uint64_t value_descriptor(const void* tile) {
+  constexpr uint64_t kLeading = uint64_t{chunk_stride(kSource) / 16} << 16;
+  return (block_descriptor<kSource>(tile) & ~(uint64_t{0x3fff} << 16)) | kLeading;
 }
 
 template <Source kSource>
@@ -78,6 +86,8 @@ class MathGroup {
   static constexpr int kOut = 128;    // of a thread in O [64, 256]
   static constexpr int kScores = 32;  // of a thread in S [64, 64]
 
+  __device__ uint8_t* chunk_of(int buffer, int chunk) const { return shared_.k[buffer] + chunk * chunk_stride(kSource); }
+
   __device__ void begin(const Segment& segment) {
 #pragma unroll
     for (int i = 0; i < kOut; ++i) out_[i] = 0.0f;
@@ -100,34 +110,32 @@ class MathGroup {
     if (threadIdx.x % 32 == 0) barrier.arrive();
   }
 
-  __device__ void wait_filled(int buffer, int part) {
-    shared_.k_filled[buffer][part].wait(k_phase_[buffer]);
+  __device__ void wait_filled(int buffer, int chunk) {
+    shared_.k_filled[buffer][chunk].wait(k_phase_[buffer]);
     // Copies by threads are ordinary writes, and it is the tensor core that reads them.
     if constexpr (kSource == Source::kTokens) cutlass::arch::fence_view_async_shared();
   }
 
-  __device__ void wait_filled(int buffer) {
-#pragma unroll
-    for (int part = 0; part < kBarriersPerBlock; ++part) wait_filled(buffer, part);
+  // Before multiplying by values of a block that the other group has computed scores of: it has seen all of the block arrive, and its barrier told this group.
+  // What was written as ordinary stores needs this group's fence too.
+  __device__ void see_values(int buffer) {
+    if constexpr (kSource == Source::kTokens) wait_filled(buffer, part_begin(group_));
   }
 
-  // S = Q K^T, started as the parts of the block arrive; not waited for.
-  __device__ void compute_scores(int buffer, float (&scores)[kScores]) {
+  // S = Q K^T, started as chunks of the block arrive, each a batch of its own; not waited for.
+  __device__ void start_scores(int buffer, float (&scores)[kScores]) {
     const uint64_t q = tile::swizzled_descriptor(shared_.q[0]);
-    const uint64_t k = tile::swizzled_descriptor(shared_.k[buffer][0]);
+    const uint64_t k = block_descriptor<kSource>(shared_.k[buffer]);
     tile::fence_accumulators(scores);
 #pragma unroll
-    for (int part = 0; part < kBarriersPerBlock; ++part) {
-      wait_filled(buffer, part);
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      if (arrives_with(kSource, chunk)) wait_filled(buffer, chunk);
       cute::warpgroup_arrive();
 #pragma unroll
-      for (int chunk = part_begin(part); chunk < part_begin(part + 1); ++chunk) {
-#pragma unroll
-        for (int step = 0; step < 4; ++step) {
-          const auto scale = chunk + step == 0 ? cute::SM90::GMMA::ScaleOut::Zero : cute::SM90::GMMA::ScaleOut::One;
-          const uint64_t offset = chunk * (kChunkBytes / 16) + step * 2;
-          mma<ScoreAtom>(q + offset, k + offset, scores, scale, std::make_index_sequence<kScores>{});
-        }
+      for (int step = 0; step < 4; ++step) {
+        const auto scale = chunk + step == 0 ? cute::SM90::GMMA::ScaleOut::Zero : cute::SM90::GMMA::ScaleOut::One;
+        mma<ScoreAtom>(q + chunk * (kChunkBytes / 16) + step * 2, k + chunk * (chunk_stride(kSource) / 16) + step * 2, scores, scale,
+                       std::make_index_sequence<kScores>{});
       }
       cute::warpgroup_commit_batch();
     }
@@ -136,13 +144,14 @@ class MathGroup {
 
   // O += P V for this group's 256 columns; started, not waited for.
   __device__ void start_values(int buffer) {
-    const uint64_t p = tile::swizzled_descriptor(shared_.k[buffer][kChunks - 1]);
-    const uint64_t v = value_descriptor(shared_.k[buffer][part_begin(group_)]);
+    const uint64_t p = block_descriptor<kSource>(chunk_of(buffer, kChunks - 1));
+    const uint64_t v = value_descriptor<kSource>(chunk_of(buffer, part_begin(group_)));
     tile::fence_accumulators(out_);
     cute::warpgroup_arrive();
 #pragma unroll
     for (int step = 0; step < kBlock / 16; ++step) {
-      mma<ValueAtom>(p + step * 2, v + step * (2 * 1024 / 16), out_, cute::SM90::GMMA::ScaleOut::One, std::make_index_sequence<kOut>{});
+      mma<ValueAtom>(p + step * 2, v + step * (2 * token_group_stride(kSource) / 16), out_, cute::SM90::GMMA::ScaleOut::One,
+                     std::make_index_sequence<kOut>{});
     }
     cute::warpgroup_commit_batch();
     tile::fence_accumulators(out_);
@@ -153,7 +162,7 @@ class MathGroup {
   __device__ void finish_values(int buffer) {
     cute::warpgroup_wait<0>();
     tile::fence_accumulators(out_);
-    release(shared_.k_free[buffer][group_]);
+    if constexpr (by_parts(kSource)) release(shared_.k_free[buffer][group_]);
     release(shared_.k_free[buffer][kRopePart]);
     k_phase_[buffer] ^= 1;
   }
@@ -164,7 +173,8 @@ class MathGroup {
     for (int row = tokens + thread / 8; row < kBlock; row += 16) {
 #pragma unroll
       for (int chunk = 0; chunk < kValueChunks; ++chunk) {
-        *reinterpret_cast<uint4*>(shared_.k[buffer][chunk] + row * 128 + thread % 8 * 16) = make_uint4(0, 0, 0, 0);
+        *reinterpret_cast<uint4*>(chunk_of(buffer, chunk) + row / 8 * token_group_stride(kSource) + row % 8 * 128 + thread % 8 * 16) =
+            make_uint4(0, 0, 0, 0);
       }
     }
   }
@@ -214,20 +224,19 @@ class MathGroup {
   }
 
   __device__ void store_probabilities(int buffer, const float (&scores)[kScores]) {
-    uint8_t* target = shared_.k[buffer][kChunks - 1];
+    uint8_t* target = chunk_of(buffer, kChunks - 1);
     const int lane = threadIdx.x % 32;
     const int row = threadIdx.x % 128 / 32 * 16 + lane % 16;
 #pragma unroll
     for (int i = 0; i < kScores; i += 8) {  // 16 columns
-      const uint32_t inside = row * 128 + i * 4 + lane / 16 * 16;
+      const uint32_t inside = row / 8 * token_group_stride(kSource) + row % 8 * 128 + ((i * 4 + lane / 16 * 16) ^ row % 8 << 4);
       uint32_t words[4];
 #pragma unroll
       for (int pair = 0; pair < 4; ++pair) {
         const __nv_bfloat162 values = __floats2bfloat162_rn(scores[i + 2 * pair], scores[i + 2 * pair + 1]);
         memcpy(&words[pair], &values, sizeof values);
       }
-      cute::SM90_U32x4_STSM_N::copy(words[0], words[1], words[2], words[3],
-                                    *reinterpret_cast<cute::uint128_t*>(target + (inside ^ ((inside >> 7 & 7) << 4))));
+      cute::SM90_U32x4_STSM_N::copy(words[0], words[1], words[2], words[3], *reinterpret_cast<cute::uint128_t*>(target + inside));
     }
   }
 
@@ -261,8 +270,7 @@ class MathGroup {
     }
     const int tokens = segment.length - block * kBlock;
     if (tokens < kBlock) {
-      wait_filled(buffer);  // zeros must come after what the copies bring
-      clear_tail(buffer, tokens);
+      clear_tail(buffer, tokens);  // all of the block has come, since its scores are there
     }
     cutlass::arch::fence_view_async_shared();  // the tensor core reads what ordinary stores wrote
     group_barrier();
@@ -272,7 +280,7 @@ class MathGroup {
   __device__ void step_of_group_0(const Segment& segment, int block, bool pair, bool last) {
     float scores[kScores];
     float rescale[2];
-    compute_scores(0, scores);
+    start_scores(0, scores);
     cute::warpgroup_wait<0>();
     tile::fence_accumulators(scores);
     if (pair) cutlass::arch::NamedBarrier::arrive(256, kS0Done);
@@ -284,7 +292,7 @@ class MathGroup {
     finish_values(0);
     if (pair) {
       cutlass::arch::NamedBarrier::sync(256, kP1Ready);
-      wait_filled(1, group_);
+      see_values(1);
       follow(1);
       start_values(1);
       finish_values(1);
@@ -297,13 +305,13 @@ class MathGroup {
     if (pair) {
       // Started together, both groups' scores would end together, and the tensor core would have nothing to do during group 0's softmax.
       cutlass::arch::NamedBarrier::sync(256, kS0Done);
-      compute_scores(1, scores);
+      start_scores(1, scores);
       cute::warpgroup_wait<0>();
       tile::fence_accumulators(scores);
     }
     if (last) release(shared_.q_free);
     cutlass::arch::NamedBarrier::sync(256, kP0Ready);
-    wait_filled(0, group_);
+    see_values(0);
     follow(0);
     start_values(0);
     if (pair) softmax(segment, block + 1, scores, rescale);  // under the product just started
@@ -377,7 +385,7 @@ class MathGroup {
 };
 
 template <Source kSource>
-using LoaderOf = std::conditional_t<kSource == Source::kBoxes, BoxLoader, TokenLoader>;
+using LoaderOf = std::conditional_t<kSource == Source::kTokens, TokenLoader, BoxLoader<kSource>>;
 
 template <Source kSource>
 __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ Params params) {
@@ -386,12 +394,12 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
   SharedStorage& shared = *reinterpret_cast<SharedStorage*>(memory);
   if (threadIdx.x == 0) {
     cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.q));
-    if (kSource == Source::kBoxes) cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.cache));
+    if (kSource != Source::kTokens) cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.cache));
     shared.q_filled.init(1);
     shared.q_free.init(8);
     for (int buffer = 0; buffer < 2; ++buffer) {
-      for (int part = 0; part < kBarriersPerBlock; ++part) {
-        shared.k_filled[buffer][part].init(Loader::kFilledArrivals);
+      for (int chunk = 0; chunk < kChunks; ++chunk) shared.k_filled[buffer][chunk].init(Loader::kFilledArrivals);
+      for (int part = 0; part < kFreeParts; ++part) {
         shared.k_free[buffer][part].init(part == kRopePart ? 8 : 4);  // a warp: both groups', or those of the group whose values they are
       }
     }

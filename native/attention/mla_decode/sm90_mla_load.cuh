@@ -27,15 +27,16 @@ struct Segment {
 };
 
 struct SharedStorage {
-  alignas(1024) uint8_t q[kChunks][kChunkBytes];     // [chunk][64 rows, 64 dims], 128-byte swizzle
-  alignas(1024) uint8_t k[2][kChunks][kChunkBytes];  // [buffer][chunk][64 tokens, 64 dims]; the last chunk is overwritten by P [64 rows, 64 tokens]
-  float maximum[2][kRows];                           // of rows after a group's softmax, base 2
-  float rescale[2][kRows];                           // exp2(old maximum - new maximum)
-  float sum[2][kRows];                               // of a group's probabilities, at the end
+  alignas(1024) uint8_t q[kChunks][kChunkBytes];  // [chunk][64 rows, 64 dims], 128-byte swizzle
+  // [buffer][chunk][64 tokens, 64 dims], or [buffer][8][chunk][8 tokens, 64 dims]; the last chunk is overwritten by P [64 rows, 64 tokens]
+  alignas(1024) uint8_t k[2][kChunks * kChunkBytes];
+  float maximum[2][kRows];  // of rows after a group's softmax, base 2
+  float rescale[2][kRows];  // exp2(old maximum - new maximum)
+  float sum[2][kRows];      // of a group's probabilities, at the end
   FilledBarrier q_filled;
   FreeBarrier q_free;
-  FilledBarrier k_filled[2][kBarriersPerBlock];
-  FreeBarrier k_free[2][kBarriersPerBlock];
+  FilledBarrier k_filled[2][kChunks];  // of what arrives together, by its first chunk
+  FreeBarrier k_free[2][kFreeParts];
 };
 
 // The segments of this CTA's part, in the same order for every warp.
@@ -147,7 +148,7 @@ class LoaderBase {
     }
   }
 
-  // The parts of a buffer in turn; the rope part is the last to be given back, and waiting for it is waiting for all.
+  // The parts of a buffer in turn, where it is given back in parts.
   __device__ void wait_free(int buffer, int part) const { shared_.k_free[buffer][part].wait((k_phases_ >> buffer & 1) ^ 1); }
   __device__ void next_turn(int buffer) { k_phases_ ^= 1 << buffer; }
 
@@ -160,6 +161,7 @@ class LoaderBase {
 // --- BF16 pages by TMA -------------------------------------------------------------------------------------------------------------------------
 
 // By all four warps: one warp issues a copy every 34 ns, whatever its size, which small pages would feel.
+template <Source kSource>
 class BoxLoader : LoaderBase {
  public:
   static constexpr int kLoadRegisters = 40;
@@ -177,7 +179,7 @@ class BoxLoader : LoaderBase {
 
   // A warp's boxes are every fourth, one a lane.
   __device__ static int own_box() { return static_cast<int>(threadIdx.x / 32 + kWarps * (threadIdx.x % 32)); }
-  __device__ int box_rows() const { return min(1 << params_.page_shift, kBlock); }
+  __device__ int box_rows() const { return kSource == Source::kTokenBoxes ? kTokenBox : min(1 << params_.page_shift, kBlock); }
 
   __device__ void look_up(const Segment& segment, int block) {
     const int inside = own_box() * box_rows();
@@ -194,19 +196,26 @@ class BoxLoader : LoaderBase {
     const int own_page = own_box < boxes ? checked_page(params_, segment, first_token + own_box * box_rows, box_rows, entry_) : 0;
     const int row = (first_token + own_box * box_rows) & ((1 << params_.page_shift) - 1);
     look_up(segment, block + 1);
-    // With one row tile memory decides, which gives whole tokens faster than parts of them at different times.
-    if (params_.row_tiles == 1) wait_free(buffer, kRopePart);
+    if constexpr (kSource == Source::kTokenBoxes) {
+      wait_free(buffer, kAllParts);
+      if (threadIdx.x == 0) shared_.k_filled[buffer][0].arrive_and_expect_tx(boxes * kTokenBox * kTokenDim * 2);
+      if (own_box < boxes) {
+        cute::SM90_TMA_LOAD_4D::copy(&params_.cache, reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][0]), hint_,
+                                     shared_.k[buffer] + own_box * token_group_stride(kSource), 0, row, 0, own_page);
+      }
+    } else {
 #pragma unroll
-    for (int part = 0; part < kBarriersPerBlock; ++part) {
-      wait_free(buffer, part);
-      // Copies of other warps may already have ended: the barrier waits for this arrival too.
-      if (threadIdx.x == 0) shared_.k_filled[buffer][part].arrive_and_expect_tx((part_begin(part + 1) - part_begin(part)) * boxes * box_rows * 128);
-      if (own_box >= boxes) continue;
+      for (int part = 0; part < kFreeParts; ++part) {
+        wait_free(buffer, part);
 #pragma unroll
-      for (int chunk = part_begin(part); chunk < part_begin(part + 1); ++chunk) {
-        auto* barrier = reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][part]);
-        uint8_t* target = shared_.k[buffer][chunk] + own_box * box_rows * 128;
-        cute::SM90_TMA_LOAD_3D::copy(&params_.cache, barrier, hint_, target, chunk * kChunk, row, own_page);
+        for (int chunk = part_begin(part); chunk < part_begin(part + 1); ++chunk) {
+          // Copies of other warps may already have ended: the barrier waits for this arrival too.
+          if (threadIdx.x == 0) shared_.k_filled[buffer][chunk].arrive_and_expect_tx(boxes * box_rows * 128);
+          if (own_box >= boxes) continue;
+          uint8_t* target = shared_.k[buffer] + chunk * kChunkBytes + own_box * box_rows * 128;
+          cute::SM90_TMA_LOAD_3D::copy(&params_.cache, reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][chunk]), hint_, target, chunk * kChunk,
+                                       row, own_page);
+        }
       }
     }
     next_turn(buffer);
@@ -256,20 +265,20 @@ class TokenLoader : LoaderBase {
       source[round] = params_.tokens + (page < 0 ? 0 : page * params_.page_bytes + slot * params_.token_bytes) + unit * 16;
     }
     look_up(segment, block + 1);
-    wait_free(buffer, kRopePart);
+    wait_free(buffer, kAllParts);
     next_turn(buffer);
 #pragma unroll
-    for (int part = 0; part < kBarriersPerBlock; ++part) {
+    for (int part = 0; part < kFreeParts; ++part) {
 #pragma unroll
       for (int chunk = part_begin(part); chunk < part_begin(part + 1); ++chunk) {
 #pragma unroll
         for (int round = 0; round < kRounds; ++round) {
           const int row = round * 16 + first;
-          cutlass::arch::cp_async_zfill<16, cutlass::arch::CacheOperation::Global>(shared_.k[buffer][chunk] + row * 128 + (unit ^ row % 8) * 16,
-                                                                                   source[round] + chunk * 128, there[round]);
+          cutlass::arch::cp_async_zfill<16, cutlass::arch::CacheOperation::Global>(
+              shared_.k[buffer] + chunk * kChunkBytes + row * 128 + (unit ^ row % 8) * 16, source[round] + chunk * 128, there[round]);
         }
       }
-      cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][part]));
+      cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][part_begin(part)]));
     }
   }
 
