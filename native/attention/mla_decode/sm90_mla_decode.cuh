@@ -3,15 +3,18 @@
 // A CTA holds 64 query rows. A loading warp group brings cached tokens, 64 at a time, into two buffers; two math warp groups work on pairs of blocks:
 //
 //   group 0                                    group 1
-//   S0 = Q K0^T                                S1 = Q K1^T, once S0 is there
+//   S0 = Q K0^T                                S1 = Q K1^T, once S0 is nearly there
 //   P0 = softmax(S0), into K0's rope chunk
 //   ------------ P0, maxima, rescale factors are ready -------------->
-//   O[:, :256] += P0 V0                        O[:, 256:] += P0 V0, while P1 = softmax(S1)
+//   O[:, :256] += P0 V0                        O[:, 256:] += P0 V0, queued behind S1; meanwhile P1 = softmax(S1)
 //   <----------- P1, maxima, rescale factors are ready ---------------
-//   O[:, :256] += P1 V1                        O[:, 256:] += P1 V1
+//   O[:, :256] += P1 V1
+//   ------------ half of that is done ------------------------------->
+//   next S0                                    O[:, 256:] += P1 V1
 //
-// so that one group's softmax hides under the other's matrix products. The rope chunk of a block is dead once its scores are there, so probabilities
-// take its place and share its lifetime.
+// so that one group's softmax hides under the other's matrix products, the tensor core has work queued when it ends one, and a block's place comes free piece by
+// piece: with room for two blocks, each piece has about as long to come as the products of a block take. The rope chunk of a block is dead once its scores
+// are there, so probabilities take its place and share its lifetime.
 #pragma once
 
 #define CUTE_SM90_EXTENDED_MMA_SHAPES_ENABLED
@@ -27,7 +30,7 @@
 namespace h4j::mla {
 
 // Named barriers, beyond those that CUTLASS reserves.
-enum Barrier : uint32_t { kGroup0, kGroup1, kS0Done, kP0Ready, kP1Ready, kSumsReady };
+enum Barrier : uint32_t { kGroup0, kGroup1, kS0Done, kP0Ready, kP1Ready, kP1HalfUsed, kSumsReady };
 
 // --- matrix products -----------------------------------------------------------------------------------------------------------------------------
 
@@ -142,7 +145,8 @@ class MathGroup {
     tile::fence_accumulators(scores);
   }
 
-  // O += P V for this group's 256 columns; started, not waited for.
+  // O += P V for this group's 256 columns, in one batch or two; started, not waited for.
+  template <int kBatches = 1>
   __device__ void start_values(int buffer) {
     const uint64_t p = block_descriptor<kSource>(chunk_of(buffer, kChunks - 1));
     const uint64_t v = value_descriptor<kSource>(chunk_of(buffer, part_begin(group_)));
@@ -152,6 +156,7 @@ class MathGroup {
     for (int step = 0; step < kBlock / 16; ++step) {
       mma<ValueAtom>(p + step * 2, v + step * (2 * token_group_stride(kSource) / 16), out_, cute::SM90::GMMA::ScaleOut::One,
                      std::make_index_sequence<kOut>{});
+      if (kBatches == 2 && step == kBlock / 32 - 1) cute::warpgroup_commit_batch();
     }
     cute::warpgroup_commit_batch();
     tile::fence_accumulators(out_);
@@ -281,9 +286,10 @@ class MathGroup {
     float scores[kScores];
     float rescale[2];
     start_scores(0, scores);
+    cute::warpgroup_wait<2>();  // but for two chunks: the other group's scores are queued behind those
+    if (pair) cutlass::arch::NamedBarrier::arrive(256, kS0Done);
     cute::warpgroup_wait<0>();
     tile::fence_accumulators(scores);
-    if (pair) cutlass::arch::NamedBarrier::arrive(256, kS0Done);
     if (last) release(shared_.q_free);
     softmax(segment, block, scores, rescale);
     publish(segment, block, 0, scores, rescale);
@@ -294,31 +300,41 @@ class MathGroup {
       cutlass::arch::NamedBarrier::sync(256, kP1Ready);
       see_values(1);
       follow(1);
-      start_values(1);
+      start_values<2>(1);
+      cute::warpgroup_wait<1>();
+      cutlass::arch::NamedBarrier::arrive(256, kP1HalfUsed);
       finish_values(1);
     }
   }
 
   __device__ void step_of_group_1(const Segment& segment, int block, bool pair, bool last) {
+    if (!pair) {
+      if (last) release(shared_.q_free);
+      cutlass::arch::NamedBarrier::sync(256, kP0Ready);
+      see_values(0);
+      follow(0);
+      start_values(0);
+      finish_values(0);
+      return;
+    }
     float scores[kScores];
     float rescale[2];
-    if (pair) {
-      // Started together, both groups' scores would end together, and the tensor core would have nothing to do during group 0's softmax.
-      cutlass::arch::NamedBarrier::sync(256, kS0Done);
-      start_scores(1, scores);
-      cute::warpgroup_wait<0>();
-      tile::fence_accumulators(scores);
-    }
-    if (last) release(shared_.q_free);
+    // Started together, both groups' scores would end together, and the tensor core would have nothing to do during group 0's softmax.
+    cutlass::arch::NamedBarrier::sync(256, kS0Done);
+    start_scores(1, scores);
     cutlass::arch::NamedBarrier::sync(256, kP0Ready);
     see_values(0);
     follow(0);
     start_values(0);
-    if (pair) softmax(segment, block + 1, scores, rescale);  // under the product just started
-    finish_values(0);                                        // before the probabilities are stored: the values' place is wanted for the next block
-    if (!pair) return;
+    cute::warpgroup_wait<1>();  // the scores are there
+    tile::fence_accumulators(scores);
+    if (last) release(shared_.q_free);
+    softmax(segment, block + 1, scores, rescale);  // under the product just started
     publish(segment, block + 1, 1, scores, rescale);
+    finish_values(0);
     scale_out(rescale);
+    // Started with the other group's, both halves of the values would come free together, and the next block's first half with its last.
+    cutlass::arch::NamedBarrier::sync(256, kP1HalfUsed);
     start_values(1);
     finish_values(1);
   }
