@@ -30,7 +30,7 @@
 namespace h4j::mla {
 
 // Named barriers, beyond those that CUTLASS reserves.
-enum Barrier : uint32_t { kGroup0, kGroup1, kS0Done, kP0Ready, kP1Ready, kP1HalfUsed, kSumsReady };
+enum Barrier : uint32_t { kGroup0, kGroup1, kS0Done, kP0Ready, kP1Ready, kP1HalfUsed };
 
 // --- matrix products -----------------------------------------------------------------------------------------------------------------------------
 
@@ -342,16 +342,16 @@ class MathGroup {
   // Both groups' sums together, then the result or a partial one.
   __device__ void finish(const Segment& segment, int split) {
     float sums[2];
+    auto& shared_sums = shared_.sum[sums_phase_];  // in turns: those of the segment before may still be read
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       sum_[row] += __shfl_xor_sync(0xffffffffu, sum_[row], 1);
       sum_[row] += __shfl_xor_sync(0xffffffffu, sum_[row], 2);
-      if (threadIdx.x % 4 == 0) shared_.sum[group_][row_ + 8 * row] = sum_[row];
+      if (threadIdx.x % 4 == 0) shared_sums[group_][row_ + 8 * row] = sum_[row];
     }
-    cutlass::arch::NamedBarrier::sync(256, kSumsReady);
+    shared_.sums_ready.meet(sums_phase_);
 #pragma unroll
-    for (int row = 0; row < 2; ++row) sums[row] = shared_.sum[0][row_ + 8 * row] + shared_.sum[1][row_ + 8 * row];
-    cutlass::arch::NamedBarrier::sync(256, kSumsReady);  // without it the next segment's sums could overwrite these before they are read
+    for (int row = 0; row < 2; ++row) sums[row] = shared_sums[0][row_ + 8 * row] + shared_sums[1][row_ + 8 * row];
 
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
@@ -392,6 +392,7 @@ class MathGroup {
   int group_;
   int row_;  // this thread's first row of the tile; the second is 8 further down
   uint32_t q_phase_ = 0;
+  uint32_t sums_phase_ = 0;
   uint32_t k_phase_[2] = {0, 0};
   float out_[kOut];
   float maximum_[2];
@@ -411,6 +412,7 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
   if (threadIdx.x == 0) {
     cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.q));
     if (kSource != Source::kTokens) cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.cache));
+    shared.sums_ready.init(256);
     shared.q_filled.init(1);
     shared.q_free.init(8);
     for (int buffer = 0; buffer < 2; ++buffer) {

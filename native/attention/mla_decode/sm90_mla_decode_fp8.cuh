@@ -58,6 +58,7 @@ struct Fp8Storage {
   float largest[2][4][kTile];  // [group][warp] of its tokens
   int exponents[2][4];
   float sums[2][4][kTile];
+  MeetingPoint all;
   FilledBarrier filled[kStages];
   FreeBarrier free[kStages];
 };
@@ -236,12 +237,12 @@ class KeyMathGroup {
   static constexpr float kSlack = 8.0f;     // a maximum that is 2^8 too small does no harm, and moving it seldom saves rescaling O
   static constexpr int kExponentSlack = 2;  // likewise of the powers of two of V's scales
   static constexpr int kNormExponent = 5;
-  enum Barrier : uint32_t { kAll, kVote, kVoteOfGroup1, kGroup, kGroup1 };
+  enum Barrier : uint32_t { kVote, kVoteOfGroup1, kGroup, kGroup1 };
 
   using Scores = float[kScores];
 
   __device__ static int column(int i, int lane) { return i / 2 * 8 + lane % 4 * 2 + i % 2; }
-  __device__ static void sync_all() { cutlass::arch::NamedBarrier::sync(kMathThreads, kAll); }
+  __device__ void sync_all() { shared_.all.meet(all_phase_); }
   // The warps that have maxima and probabilities in common: the group's, or all.
   static constexpr int kPeers = kTogether ? kMathThreads : kMathThreads / 2;
   __device__ int peers() const { return kTogether ? 0 : group_; }
@@ -399,10 +400,7 @@ class KeyMathGroup {
     return shared_.tokens[number % Storage::kStages];
   }
 
-  __device__ void release(int block) const {
-    __syncwarp();
-    if (lane_ == 0) shared_.free[(first_ + static_cast<uint32_t>(block)) % Storage::kStages].arrive();
-  }
+  __device__ void release(int block) const { shared_.free[(first_ + static_cast<uint32_t>(block)) % Storage::kStages].arrive(); }
 
   __device__ void step(const Segment& segment, int block) {
     const uint8_t* tokens = tokens_of(block);
@@ -803,7 +801,8 @@ class KeyMathGroup {
   int warp_;
   int lane_;
   uint32_t first_ = 0;  // number of the segment's first block among all of the part
-  int exponent_;        // of the power of two that output values are in units of
+  uint32_t all_phase_ = 0;
+  int exponent_;  // of the power of two that output values are in units of
   float out_[kOutTiles][kScores];
   float sum_[kKeptSums];
 };
@@ -814,9 +813,10 @@ __global__ void __launch_bounds__(kThreads, 1) fp8_decode_kernel(const __grid_co
   extern __shared__ __align__(1024) uint8_t memory[];
   Storage& shared = *reinterpret_cast<Storage*>(memory);
   if (threadIdx.x == 0) {
+    shared.all.init(kMathThreads);
     for (int stage = 0; stage < Storage::kStages; ++stage) {
       shared.filled[stage].init(Fp8Loader<kTile>::kArrivals);
-      shared.free[stage].init(Storage::kReaders);
+      shared.free[stage].init(32 * Storage::kReaders);  // an arrival a lane: racecheck sees through no other form
     }
     cutlass::arch::fence_barrier_init();
   }

@@ -26,13 +26,30 @@ struct Segment {
   int blocks;
 };
 
+// Where the math groups meet with all that they wrote and read, other than in every block. An arrival a thread, where a named barrier would do: racecheck sees
+// through this form only.
+class MeetingPoint {
+ public:
+  __device__ void init(int threads) { barrier_.init(threads); }
+  // The phase is the caller's, and all threads have the same.
+  __device__ void meet(uint32_t& phase) {
+    barrier_.arrive();
+    barrier_.wait(phase);
+    phase ^= 1;
+  }
+
+ private:
+  FreeBarrier barrier_;
+};
+
 struct SharedStorage {
   alignas(1024) uint8_t q[kChunks][kChunkBytes];  // [chunk][64 rows, 64 dims], 128-byte swizzle
   // [buffer][chunk][64 tokens, 64 dims], or [buffer][8][chunk][8 tokens, 64 dims]; the last chunk is overwritten by P [64 rows, 64 tokens]
   alignas(1024) uint8_t k[2][kChunks * kChunkBytes];
   float maximum[2][kRows];  // of rows after a group's softmax, base 2
   float rescale[2][kRows];  // exp2(old maximum - new maximum)
-  float sum[2][kRows];      // of a group's probabilities, at the end
+  float sum[2][2][kRows];   // [turn][group]: of a group's probabilities, at the end of a segment
+  MeetingPoint sums_ready;
   FilledBarrier q_filled;
   FreeBarrier q_free;
   FilledBarrier k_filled[2][kChunks];  // of what arrives together, by its first chunk
