@@ -107,26 +107,12 @@ struct ScheduleLaunch final : h4j_launch {
   ScheduleParams params{};
 };
 
-// [slabs][rows][576] BF16 cut into boxes of 64 dims.
-CUtensorMap describe(uint64_t address, int64_t slabs, int64_t rows, int64_t ld, int64_t slab_ld, int box_rows, const char* argument) {
-  CUtensorMap map;
-  const cuuint64_t extents[] = {kTokenDim, static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(slabs)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(ld) * 2, static_cast<cuuint64_t>(slab_ld) * 2};
-  const cuuint32_t box[] = {kChunk, static_cast<cuuint32_t>(box_rows), 1};
-  const cuuint32_t steps[] = {1, 1, 1};
-  check(driver().cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, reinterpret_cast<void*>(address), extents, strides, box, steps,
-                                        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
-        argument);
-  return map;
-}
-
-// [slabs][rows][576] BF16 cut into boxes of eight whole rows, each laid out as [chunk][8][64 dims].
-CUtensorMap describe_tokens(uint64_t address, int64_t slabs, int64_t rows, int64_t ld, int64_t slab_ld, const char* argument) {
+// [slabs][rows][576] BF16 as [slabs][9][rows][64], in boxes of so many chunks and rows, which shared memory has as [chunks][rows][64].
+CUtensorMap describe(uint64_t address, int64_t slabs, int64_t rows, int64_t ld, int64_t slab_ld, int box_chunks, int box_rows, const char* argument) {
   CUtensorMap map;
   const cuuint64_t extents[] = {kChunk, static_cast<cuuint64_t>(rows), kChunks, static_cast<cuuint64_t>(slabs)};
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(ld) * 2, kChunk * 2, static_cast<cuuint64_t>(slab_ld) * 2};
-  const cuuint32_t box[] = {kChunk, kTokenBox, kChunks, 1};
+  const cuuint32_t box[] = {kChunk, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(box_chunks), 1};
   const cuuint32_t steps[] = {1, 1, 1, 1};
   check(driver().cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, reinterpret_cast<void*>(address), extents, strides, box, steps,
                                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
@@ -179,11 +165,11 @@ struct DecodeLaunch final : h4j_launch {
     const ScopedContext current(primary);
     const int64_t query_rows = int64_t{spec.s_q} * spec.heads;
     Params bound{};
-    bound.q = describe(args.q, spec.max_batch, query_rows, args.q_ld, query_rows * args.q_ld, kRows, "q");
-    if (plan.instance->source == Source::kBoxes) {
-      bound.cache = describe(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, std::min(spec.page_size, kBlock), "cache");
-    } else if (plan.instance->source == Source::kTokenBoxes) {
-      bound.cache = describe_tokens(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, "cache");
+    bound.q = describe(args.q, spec.max_batch, query_rows, args.q_ld, query_rows * args.q_ld, kChunks, kRows, "q");
+    if (plan.instance->source == Source::kBoxes || plan.instance->source == Source::kTokenBoxes) {
+      const bool whole_tokens = plan.instance->source == Source::kTokenBoxes;
+      bound.cache = describe(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, whole_tokens ? kChunks : 1,
+                             whole_tokens ? kTokenBox : std::min(spec.page_size, kBlock), "cache");
     }
     bound.q_rows = reinterpret_cast<const uint8_t*>(args.q);
     bound.q_row_bytes = args.q_ld * 2;

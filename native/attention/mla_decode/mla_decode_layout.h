@@ -111,10 +111,10 @@ constexpr int chunk_stride(Source source) { return source == Source::kTokenBoxes
 constexpr int token_group_stride(Source source) { return source == Source::kTokenBoxes ? kChunks * kTokenBox * 128 : kTokenBox * 128; }
 
 struct Params {
-  CUtensorMap q;          // [batch][s_q * heads][576] BF16, box [1, 64, 64]
-  const uint8_t* q_rows;  // the same for loads by threads
-  int64_t q_row_bytes;    // between rows
-  CUtensorMap cache;  // [pages][page_size][576] BF16, box [1, min(page_size, 64), 64]; of whole tokens [pages][9][page_size][64], box [1, 9, 8, 64]
+  CUtensorMap q;               // [batch][9][s_q * heads][64] BF16, box [1, 9, 64, 64]
+  const uint8_t* q_rows;       // the same for loads by threads
+  int64_t q_row_bytes;         // between rows
+  CUtensorMap cache;           // [pages][9][page_size][64] BF16, box [1, 1, min(page_size, 64), 64], of whole tokens [1, 9, 8, 64]
   const uint8_t* tokens;       // the same for loads that are not boxes: [pages][page_size] tokens of the format
   int64_t page_bytes;          // between pages
   int64_t token_bytes;         // between tokens

@@ -409,6 +409,8 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
   using Loader = LoaderOf<kSource>;
   extern __shared__ __align__(1024) uint8_t memory[];
   SharedStorage& shared = *reinterpret_cast<SharedStorage*>(memory);
+  // What a part does first comes from memory: asked for before the barriers are made.
+  if (threadIdx.x == 32) prefetch_part(params);
   if (threadIdx.x == 0) {
     cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.q));
     if (kSource != Source::kTokens) cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&params.cache));

@@ -56,6 +56,14 @@ struct SharedStorage {
   FreeBarrier k_free[2][kFreeParts];
 };
 
+__device__ inline const int4* part_entry(const Params& params, int part) {
+  return reinterpret_cast<const int4*>(params.schedule + params.layout.parts_at()) + 2 * part;
+}
+
+__device__ inline void prefetch_part(const Params& params) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(part_entry(params, static_cast<int>(blockIdx.x) / params.row_tiles)));
+}
+
 // The segments of this CTA's part, in the same order for every warp.
 class SegmentWalk {
  public:
@@ -96,7 +104,7 @@ class SegmentWalk {
 
  private:
   __device__ int part() const { return static_cast<int>(blockIdx.x) / params_.row_tiles; }
-  __device__ const int4* entry() const { return reinterpret_cast<const int4*>(params_.schedule + params_.layout.parts_at()) + 2 * part(); }
+  __device__ const int4* entry() const { return part_entry(params_, part()); }
 
   const Params& params_;
   int request_;
@@ -158,10 +166,7 @@ class LoaderBase {
     if (threadIdx.x == 0) {
       const int row = static_cast<int>(blockIdx.x) % params_.row_tiles * kRows;
       shared_.q_filled.arrive_and_expect_tx(kChunks * kChunkBytes);
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        cute::SM90_TMA_LOAD_3D::copy(&params_.q, reinterpret_cast<uint64_t*>(&shared_.q_filled), kHint, shared_.q[chunk], chunk * kChunk, row,
-                                     request);
-      }
+      cute::SM90_TMA_LOAD_4D::copy(&params_.q, reinterpret_cast<uint64_t*>(&shared_.q_filled), kHint, shared_.q[0], 0, row, 0, request);
     }
   }
 
@@ -230,8 +235,8 @@ class BoxLoader : LoaderBase {
           if (threadIdx.x == 0) shared_.k_filled[buffer][chunk].arrive_and_expect_tx(boxes * box_rows * 128);
           if (own_box >= boxes) continue;
           uint8_t* target = shared_.k[buffer] + chunk * kChunkBytes + own_box * box_rows * 128;
-          cute::SM90_TMA_LOAD_3D::copy(&params_.cache, reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][chunk]), hint_, target, chunk * kChunk,
-                                       row, own_page);
+          cute::SM90_TMA_LOAD_4D::copy(&params_.cache, reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][chunk]), hint_, target, 0, row, chunk,
+                                       own_page);
         }
       }
     }
