@@ -184,7 +184,7 @@ class MathGroup {
     }
   }
 
-  // Probabilities of this block; maxima, sums and rescale factors are brought up to date.
+  // Probabilities of this block; maxima and rescale factors are brought up to date.
   __device__ void softmax(const Segment& segment, int block, float (&scores)[kScores], float (&rescale)[2]) {
     const int first_token = block * kBlock;
     const int column = first_token + threadIdx.x % 4 * 2;
@@ -198,33 +198,51 @@ class MathGroup {
         if (token >= limit_[row] || token < start_[row]) scores[i] = -INFINITY;
       }
     }
+    float largest[2];
+#pragma unroll
+    for (int row = 0; row < 2;
+         ++row) {  // as a tree, and both rows side by side: what this takes is latencies, while the tensor core may have nothing to do
+      float pairs[kScores / 4];
+#pragma unroll
+      for (int i = 0; i < kScores / 4; ++i) pairs[i] = fmaxf(scores[4 * i + 2 * row], scores[4 * i + 2 * row + 1]);
+#pragma unroll
+      for (int count = kScores / 8; count > 0; count /= 2) {
+#pragma unroll
+        for (int i = 0; i < count; ++i) pairs[i] = fmaxf(pairs[i], pairs[i + count]);
+      }
+      largest[row] = pairs[0];
+    }
+#pragma unroll
+    for (int distance = 1; distance < 4; distance *= 2) {
+      const float other[2] = {__shfl_xor_sync(0xffffffffu, largest[0], distance), __shfl_xor_sync(0xffffffffu, largest[1], distance)};
+      largest[0] = fmaxf(largest[0], other[0]);
+      largest[1] = fmaxf(largest[1], other[1]);
+    }
+    float base[2];
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      float largest = -INFINITY;
-#pragma unroll
-      for (int i = 0; i < kScores; i += 4) largest = fmaxf(largest, fmaxf(scores[i + 2 * row], scores[i + 2 * row + 1]));
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-      largest *= params_.scale_log2;
+      largest[row] *= params_.scale_log2;
       // A maximum that is up to 2^8 too small does no harm (probabilities are BF16 floats), and moving it seldom saves rescaling O.
       constexpr float kSlack = 8.0f;
       rescale[row] = 1.0f;
-      if (largest > maximum_[row] + kSlack || maximum_[row] == -INFINITY) {
-        rescale[row] = maximum_[row] == -INFINITY ? 1.0f : exp2f(maximum_[row] - largest);
-        maximum_[row] = largest;
+      if (largest[row] > maximum_[row] + kSlack || maximum_[row] == -INFINITY) {
+        rescale[row] = maximum_[row] == -INFINITY ? 1.0f : exp2_fast(maximum_[row] - largest[row]);
+        maximum_[row] = largest[row];
       }
-      const float base = maximum_[row] == -INFINITY ? 0.0f : maximum_[row];
-      float sum = 0.0f;
+      base[row] = maximum_[row] == -INFINITY ? 0.0f : maximum_[row];
+    }
 #pragma unroll
-      for (int i = 0; i < kScores; i += 4) {
+    for (int i = 0; i < kScores; ++i) scores[i] = exp2_fast(fmaf(scores[i], params_.scale_log2, -base[i / 2 % 2]));
+  }
+
+  // Of a block's probabilities: when others have got what they wait for.
+  __device__ void add_sums(const float (&scores)[kScores], const float (&rescale)[2]) {
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          float& value = scores[i + 2 * row + j];
-          value = exp2_fast(fmaf(value, params_.scale_log2, -base));
-          sum += value;
-        }
-      }
-      sum_[row] = sum_[row] * rescale[row] + sum;
+    for (int row = 0; row < 2; ++row) {
+      float sums[4] = {};
+#pragma unroll
+      for (int i = 0; i < kScores / 4; ++i) sums[i % 4] += scores[4 * i + 2 * row] + scores[4 * i + 2 * row + 1];
+      sum_[row] = sum_[row] * rescale[row] + ((sums[0] + sums[1]) + (sums[2] + sums[3]));
     }
   }
 
@@ -278,8 +296,8 @@ class MathGroup {
       clear_tail(buffer, tokens);  // all of the block has come, since its scores are there
     }
     cutlass::arch::fence_view_async_shared();  // the tensor core reads what ordinary stores wrote
-    group_barrier();
     cutlass::arch::NamedBarrier::arrive(256, group_ == 0 ? kP0Ready : kP1Ready);
+    group_barrier();
   }
 
   __device__ void step_of_group_0(const Segment& segment, int block, bool pair, bool last) {
@@ -295,6 +313,7 @@ class MathGroup {
     publish(segment, block, 0, scores, rescale);
     scale_out(rescale);
     start_values(0);
+    add_sums(scores, rescale);
     finish_values(0);
     if (pair) {
       cutlass::arch::NamedBarrier::sync(256, kP1Ready);
@@ -331,6 +350,7 @@ class MathGroup {
     if (last) release(shared_.q_free);
     softmax(segment, block + 1, scores, rescale);  // under the product just started
     publish(segment, block + 1, 1, scores, rescale);
+    add_sums(scores, rescale);
     finish_values(0);
     scale_out(rescale);
     // Started with the other group's, both halves of the values would come free together, and the next block's first half with its last.
