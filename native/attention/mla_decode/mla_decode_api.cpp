@@ -166,10 +166,14 @@ struct DecodeLaunch final : h4j_launch {
     const int64_t query_rows = int64_t{spec.s_q} * spec.heads;
     Params bound{};
     bound.q = describe(args.q, spec.max_batch, query_rows, args.q_ld, query_rows * args.q_ld, kChunks, kRows, "q");
-    if (plan.instance->source == Source::kBoxes || plan.instance->source == Source::kTokenBoxes) {
-      const bool whole_tokens = plan.instance->source == Source::kTokenBoxes;
-      bound.cache = describe(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, whole_tokens ? kChunks : 1,
-                             whole_tokens ? kTokenBox : std::min(spec.page_size, kBlock), "cache");
+    const auto describe_cache = [&](int chunks, int tokens) {
+      return describe(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, chunks, tokens, "cache");
+    };
+    if (plan.instance->source == Source::kBoxes) {
+      bound.cache = describe_cache(kBoxChunks, std::min(spec.page_size, kBlock));
+      bound.cache_chunk = describe_cache(1, std::min(spec.page_size, kBlock));
+    } else if (plan.instance->source == Source::kTokenBoxes) {
+      bound.cache = describe_cache(kChunks, kTokenBox);
     }
     bound.q_rows = reinterpret_cast<const uint8_t*>(args.q);
     bound.q_row_bytes = args.q_ld * 2;

@@ -33,7 +33,7 @@ inline constexpr int kFp8RopeAt = kFp8ScalesAt + 4 * 4;
 inline constexpr int kTokenBox = 8;  // tokens of a box that holds them whole: as many as the swizzle repeats after
 // Where pages hold fewer BF16 tokens than this, threads fetch tokens instead of TMA boxes: the TMA unit takes 9 ns a box, 9 boxes a page. With several row
 // tiles the tensor core decides, whose waiting for ordinary writes to shared memory costs more than small boxes.
-constexpr int smallest_box(int row_tiles) { return row_tiles == 1 ? kTokenBox : 4; }
+constexpr int smallest_box(int row_tiles) { return row_tiles == 1 ? 32 : 4; }
 
 // What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances.
 inline constexpr int kRequestOverheadBlocks = 2;
@@ -100,9 +100,16 @@ enum class Source {
 // Whether a block's parts are given back one by one. Where it is fetched as a whole, that would be for nothing.
 constexpr bool by_parts(Source source) { return source == Source::kBoxes; }
 
-// Whether scores wait at a chunk of dims for what has been fetched: each chunk, the three parts or the whole block arrive together.
+// Chunks that a box of all tokens of a block holds: starting a copy takes as long whatever it brings, and scores begin with the first.
+#ifndef X_BOXCHUNKS
+#define X_BOXCHUNKS 4
+#endif
+inline constexpr int kBoxChunks = X_BOXCHUNKS;
+
+// Whether scores wait at a chunk of dims for what has been fetched: a box's chunks, the three parts or the whole block arrive together.
 constexpr bool arrives_with(Source source, int chunk) {
-  return source == Source::kBoxes || chunk == 0 || (source == Source::kTokens && (chunk == part_begin(1) || chunk == part_begin(kRopePart)));
+  return chunk == 0 || (source == Source::kBoxes && chunk % kBoxChunks == 0) ||
+         (source == Source::kTokens && (chunk == part_begin(1) || chunk == part_begin(kRopePart)));
 }
 
 // Where a block's BF16 tokens lie in shared memory: bytes from one chunk of dims to the next, and from eight tokens to the next eight. Boxes of whole tokens
@@ -111,13 +118,14 @@ constexpr int chunk_stride(Source source) { return source == Source::kTokenBoxes
 constexpr int token_group_stride(Source source) { return source == Source::kTokenBoxes ? kChunks * kTokenBox * 128 : kTokenBox * 128; }
 
 struct Params {
-  CUtensorMap q;               // [batch][9][s_q * heads][64] BF16, box [1, 9, 64, 64]
-  const uint8_t* q_rows;       // the same for loads by threads
-  int64_t q_row_bytes;         // between rows
-  CUtensorMap cache;           // [pages][9][page_size][64] BF16, box [1, 1, min(page_size, 64), 64], of whole tokens [1, 9, 8, 64]
-  const uint8_t* tokens;       // the same for loads that are not boxes: [pages][page_size] tokens of the format
-  int64_t page_bytes;          // between pages
-  int64_t token_bytes;         // between tokens
+  CUtensorMap q;            // [batch][9][s_q * heads][64] BF16, box [1, 9, 64, 64]
+  const uint8_t* q_rows;    // the same for loads by threads
+  int64_t q_row_bytes;      // between rows
+  CUtensorMap cache;        // [pages][9][page_size][64] BF16, box [1, kBoxChunks, 64, 64] where pages hold 64 tokens, of whole tokens [1, 9, 8, 64]
+  CUtensorMap cache_chunk;  // the same, box [1, 1, min(page_size, 64), 64]
+  const uint8_t* tokens;    // the same for loads that are not boxes: [pages][page_size] tokens of the format
+  int64_t page_bytes;       // between pages
+  int64_t token_bytes;      // between tokens
   const int32_t* block_table;  // [batch, block_table_ld]
   int64_t block_table_ld;
   const int32_t* lengths;

@@ -192,8 +192,12 @@ class BoxLoader : LoaderBase {
   __device__ BoxLoader(const Params& params, SharedStorage& shared) : LoaderBase(params, shared), hint_(token_hint(params)) {}
 
   __device__ void run() {
-    walk([this](const Segment& segment, int block) { look_up(segment, block); },
-         [this](const Segment& segment, int block, int buffer) { load_block(segment, block, buffer); });
+    walk(
+        [this](const Segment& segment, int block) {
+          look_up(segment, block);
+          prepare(segment, block);
+        },
+        [this](const Segment& segment, int block, int buffer) { load_block(segment, block, buffer); });
   }
 
  private:
@@ -201,50 +205,71 @@ class BoxLoader : LoaderBase {
 
   // A warp's boxes are every fourth, one a lane.
   __device__ static int own_box() { return static_cast<int>(threadIdx.x / 32 + kWarps * (threadIdx.x % 32)); }
-  __device__ int box_rows() const { return kSource == Source::kTokenBoxes ? kTokenBox : min(1 << params_.page_shift, kBlock); }
+  __device__ int box_shift() const { return kSource == Source::kTokenBoxes ? 3 : min(params_.page_shift, 6); }
 
   __device__ void look_up(const Segment& segment, int block) {
-    const int inside = own_box() * box_rows();
-    if (inside < kBlock && block * kBlock + inside < segment.length) entry_ = table_entry(params_, segment, block * kBlock + inside);
+    const int token = block * kBlock + (own_box() << box_shift());
+    if (own_box() << box_shift() < kBlock && token < segment.length) entry_ = table_entry(params_, segment, token);
   }
 
-  // Page numbers outside the cache read as zeros.
-  __device__ void load_block(const Segment& segment, int block, int buffer) {
+  // Where the block's boxes come from, and the block table's answer for the next. Page numbers outside the cache read as zeros.
+  __device__ void prepare(const Segment& segment, int block) {
     const int first_token = block * kBlock;
-    const int tokens = min(segment.length - first_token, kBlock);
-    const int box_rows = this->box_rows();
-    const int boxes = (tokens + box_rows - 1) / box_rows;
-    const int own_box = this->own_box();
-    const int own_page = own_box < boxes ? checked_page(params_, segment, first_token + own_box * box_rows, box_rows, entry_) : 0;
-    const int row = (first_token + own_box * box_rows) & ((1 << params_.page_shift) - 1);
+    const int shift = box_shift();
+    boxes_ = (min(segment.length - first_token, kBlock) + (1 << shift) - 1) >> shift;
+    const int token = first_token + (own_box() << shift);
+    page_ = own_box() < boxes_ ? checked_page(params_, segment, token, 1 << shift, entry_) : 0;
+    row_ = token & ((1 << params_.page_shift) - 1);
     look_up(segment, block + 1);
+  }
+
+  // All that could be done before the place is free has been done: a place that is free waits for nothing but the copy.
+  __device__ void load_block(const Segment& segment, int block, int buffer) {
+    const int boxes = boxes_;
+    const int page = page_;
+    const int row = row_;
+    const int shift = box_shift();
     if constexpr (kSource == Source::kTokenBoxes) {
       wait_free(buffer, kAllParts);
       if (threadIdx.x == 0) shared_.k_filled[buffer][0].arrive_and_expect_tx(boxes * kTokenBox * kTokenDim * 2);
-      if (own_box < boxes) {
+      if (own_box() < boxes) {
         cute::SM90_TMA_LOAD_4D::copy(&params_.cache, reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][0]), hint_,
-                                     shared_.k[buffer] + own_box * token_group_stride(kSource), 0, row, 0, own_page);
+                                     shared_.k[buffer] + own_box() * token_group_stride(kSource), 0, row, 0, page);
       }
+      prepare(segment, block + 1);
     } else {
 #pragma unroll
       for (int part = 0; part < kFreeParts; ++part) {
         wait_free(buffer, part);
 #pragma unroll
-        for (int chunk = part_begin(part); chunk < part_begin(part + 1); ++chunk) {
+        for (int first = part_begin(part); first < part_begin(part + 1); first += kBoxChunks) {
+          const int chunks = min(kBoxChunks, part_begin(part + 1) - first);
+          auto& barrier = shared_.k_filled[buffer][first];
           // Copies of other warps may already have ended: the barrier waits for this arrival too.
-          if (threadIdx.x == 0) shared_.k_filled[buffer][chunk].arrive_and_expect_tx(boxes * box_rows * 128);
-          if (own_box >= boxes) continue;
-          uint8_t* target = shared_.k[buffer] + chunk * kChunkBytes + own_box * box_rows * 128;
-          cute::SM90_TMA_LOAD_4D::copy(&params_.cache, reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][chunk]), hint_, target, 0, row, chunk,
-                                       own_page);
+          if (threadIdx.x == 0) barrier.arrive_and_expect_tx(chunks * boxes * 128 << shift);
+          if (own_box() >= boxes) continue;
+          const auto copy = [&](const CUtensorMap& map, int chunk) {
+            uint8_t* target = shared_.k[buffer] + chunk * kChunkBytes + (own_box() * 128 << shift);
+            cute::SM90_TMA_LOAD_4D::copy(&map, reinterpret_cast<uint64_t*>(&barrier), hint_, target, 0, row, chunk, page);
+          };
+          if (chunks == kBoxChunks && 1 << shift == kBlock) {
+            copy(params_.cache, first);
+          } else {  // a box lies in one piece in shared memory, and so do a chunk's 64 tokens
+#pragma unroll
+            for (int chunk = first; chunk < first + chunks; ++chunk) copy(params_.cache_chunk, chunk);
+          }
         }
+        if (part == 0) prepare(segment, block + 1);  // the next part is not free yet
       }
     }
     next_turn(buffer);
   }
 
   const uint64_t hint_;
-  int entry_ = 0;  // of the block table, of this lane's box of the next block
+  int entry_ = 0;  // of the block table, of this lane's box of the block after the one prepared
+  int boxes_ = 0;  // of the block prepared, and this lane's page and row of it
+  int page_ = 0;
+  int row_ = 0;
 };
 
 // --- BF16 tokens by threads --------------------------------------------------------------------------------------------------------------------
