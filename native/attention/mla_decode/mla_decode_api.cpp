@@ -170,7 +170,7 @@ struct DecodeLaunch final : h4j_launch {
       return describe(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, chunks, tokens, "cache");
     };
     if (plan.instance->source == Source::kBoxes) {
-      bound.cache = describe_cache(kBoxChunks, std::min(spec.page_size, kBlock));
+      bound.cache = describe_cache(kValueChunks / kRopePart, std::min(spec.page_size, kBlock));
       bound.cache_chunk = describe_cache(1, std::min(spec.page_size, kBlock));
     } else if (plan.instance->source == Source::kTokenBoxes) {
       bound.cache = describe_cache(kChunks, kTokenBox);

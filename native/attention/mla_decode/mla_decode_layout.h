@@ -97,19 +97,16 @@ enum class Source {
   kFp8,         // E4M3 as they are
 };
 
+// The parts of a buffer in the order in which they come free, are fetched and are multiplied by Q: group 1 multiplies by its own probabilities first, so that its half of
+// the second block is the first to come free.
+constexpr int part_in_turn(int buffer, int turn) { return turn < kRopePart ? (buffer + turn) % 2 : turn; }
+
 // Whether a block's parts are given back one by one. Where it is fetched as a whole, that would be for nothing.
 constexpr bool by_parts(Source source) { return source == Source::kBoxes; }
 
-// Chunks that a box of all tokens of a block holds: starting a copy takes as long whatever it brings, and scores begin with the first.
-#ifndef X_BOXCHUNKS
-#define X_BOXCHUNKS 4
-#endif
-inline constexpr int kBoxChunks = X_BOXCHUNKS;
-
-// Whether scores wait at a chunk of dims for what has been fetched: a box's chunks, the three parts or the whole block arrive together.
+// Whether scores wait at a chunk of dims for what has been fetched: the chunks of a part arrive together, or all of a block.
 constexpr bool arrives_with(Source source, int chunk) {
-  return chunk == 0 || (source == Source::kBoxes && chunk % kBoxChunks == 0) ||
-         (source == Source::kTokens && (chunk == part_begin(1) || chunk == part_begin(kRopePart)));
+  return chunk == 0 || (source != Source::kTokenBoxes && (chunk == part_begin(1) || chunk == part_begin(kRopePart)));
 }
 
 // Where a block's BF16 tokens lie in shared memory: bytes from one chunk of dims to the next, and from eight tokens to the next eight. Boxes of whole tokens
@@ -118,14 +115,14 @@ constexpr int chunk_stride(Source source) { return source == Source::kTokenBoxes
 constexpr int token_group_stride(Source source) { return source == Source::kTokenBoxes ? kChunks * kTokenBox * 128 : kTokenBox * 128; }
 
 struct Params {
-  CUtensorMap q;            // [batch][9][s_q * heads][64] BF16, box [1, 9, 64, 64]
-  const uint8_t* q_rows;    // the same for loads by threads
-  int64_t q_row_bytes;      // between rows
-  CUtensorMap cache;        // [pages][9][page_size][64] BF16, box [1, kBoxChunks, 64, 64] where pages hold 64 tokens, of whole tokens [1, 9, 8, 64]
-  CUtensorMap cache_chunk;  // the same, box [1, 1, min(page_size, 64), 64]
-  const uint8_t* tokens;    // the same for loads that are not boxes: [pages][page_size] tokens of the format
-  int64_t page_bytes;       // between pages
-  int64_t token_bytes;      // between tokens
+  CUtensorMap q;               // [batch][9][s_q * heads][64] BF16, box [1, 9, 64, 64]
+  const uint8_t* q_rows;       // the same for loads by threads
+  int64_t q_row_bytes;         // between rows
+  CUtensorMap cache;           // [pages][9][page_size][64] BF16, box [1, 4, 64, 64] where pages hold 64 tokens, of whole tokens [1, 9, 8, 64]
+  CUtensorMap cache_chunk;     // the same, box [1, 1, min(page_size, 64), 64]
+  const uint8_t* tokens;       // the same for loads that are not boxes: [pages][page_size] tokens of the format
+  int64_t page_bytes;          // between pages
+  int64_t token_bytes;         // between tokens
   const int32_t* block_table;  // [batch, block_table_ld]
   int64_t block_table_ld;
   const int32_t* lengths;

@@ -4,17 +4,18 @@
 //
 //   group 0                                    group 1
 //   S0 = Q K0^T                                S1 = Q K1^T, once S0 is nearly there
-//   P0 = softmax(S0), into K0's rope chunk
+//   P0 = softmax(S0)
 //   ------------ P0, maxima, rescale factors are ready -------------->
 //   O[:, :256] += P0 V0                        O[:, 256:] += P0 V0, queued behind S1; meanwhile P1 = softmax(S1)
+//                                              O[:, 256:] += P1 V1
 //   <----------- P1, maxima, rescale factors are ready ---------------
 //   O[:, :256] += P1 V1
-//   ------------ half of that is done ------------------------------->
-//   next S0                                    O[:, 256:] += P1 V1
+//   next S0
 //
-// so that one group's softmax hides under the other's matrix products, the tensor core has work queued when it ends one, and a block's place comes free piece by
-// piece: with room for two blocks, each piece has about as long to come as the products of a block take. The rope chunk of a block is dead once its scores
-// are there, so probabilities take its place and share its lifetime.
+// so that one group's softmax hides under the other's matrix products, the tensor core has work queued when it ends one, and the four halves of the two blocks come
+// free one after the other: with room for two blocks, each has about as long to come as the products of a block take. A group has its own probabilities in
+// registers; for the other they take the place of the block's rope chunk, which is dead once its scores are there. With one row tile memory decides, not the tensor
+// core: blocks come and go as a whole then, and group 1 multiplies by P0 V0 before it waits for block 1.
 #pragma once
 
 #define CUTE_SM90_EXTENDED_MMA_SHAPES_ENABLED
@@ -30,12 +31,20 @@
 namespace h4j::mla {
 
 // Named barriers, beyond those that CUTLASS reserves.
-enum Barrier : uint32_t { kGroup0, kGroup1, kS0Done, kP0Ready, kP1Ready, kP1HalfUsed };
+enum Barrier : uint32_t { kGroup0, kGroup1, kS0Done, kP0Ready, kP1Ready };
 
 // --- matrix products -----------------------------------------------------------------------------------------------------------------------------
 
 using ScoreAtom = cute::SM90::GMMA::MMA_64x64x16_F32BF16BF16_SS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K>;
 using ValueAtom = cute::SM90::GMMA::MMA_64x256x16_F32BF16BF16_SS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::MN>;
+
+using OwnValueAtom = cute::SM90::GMMA::MMA_64x256x16_F32BF16BF16_RS<cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::MN>;
+
+template <class Atom, size_t... kIndex>
+__device__ void mma(const uint32_t (&a)[4], uint64_t b, float (&d)[sizeof...(kIndex)], cute::SM90::GMMA::ScaleOut scale,
+                    std::index_sequence<kIndex...>) {
+  Atom::fma(a[0], a[1], a[2], a[3], b, d[kIndex]..., scale);
+}
 
 template <class Atom, size_t... kIndex>
 __device__ void mma(uint64_t a, uint64_t b, float (&d)[sizeof...(kIndex)], cute::SM90::GMMA::ScaleOut scale, std::index_sequence<kIndex...>) {
@@ -88,6 +97,8 @@ class MathGroup {
  private:
   static constexpr int kOut = 128;    // of a thread in O [64, 256]
   static constexpr int kScores = 32;  // of a thread in S [64, 64]
+  static constexpr int kSteps = kBlock / 16;
+  using Probabilities = uint32_t[kSteps][4];  // pairs of BF16, as the first operand of a step of the value product
 
   __device__ uint8_t* chunk_of(int buffer, int chunk) const { return shared_.k[buffer] + chunk * chunk_stride(kSource); }
 
@@ -131,12 +142,13 @@ class MathGroup {
     const uint64_t k = block_descriptor<kSource>(shared_.k[buffer]);
     tile::fence_accumulators(scores);
 #pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
+    for (int i = 0; i < kChunks; ++i) {
+      const int chunk = by_parts(kSource) && i < kValueChunks ? (i + buffer * (kValueChunks / 2)) % kValueChunks : i;
       if (arrives_with(kSource, chunk)) wait_filled(buffer, chunk);
       cute::warpgroup_arrive();
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
-        const auto scale = chunk + step == 0 ? cute::SM90::GMMA::ScaleOut::Zero : cute::SM90::GMMA::ScaleOut::One;
+        const auto scale = i + step == 0 ? cute::SM90::GMMA::ScaleOut::Zero : cute::SM90::GMMA::ScaleOut::One;
         mma<ScoreAtom>(q + chunk * (kChunkBytes / 16) + step * 2, k + chunk * (chunk_stride(kSource) / 16) + step * 2, scores, scale,
                        std::make_index_sequence<kScores>{});
       }
@@ -145,8 +157,20 @@ class MathGroup {
     tile::fence_accumulators(scores);
   }
 
-  // O += P V for this group's 256 columns, in one batch or two; started, not waited for.
-  template <int kBatches = 1>
+  // O += P V for this group's 256 columns, by probabilities that this group has or that the other one stored; started, not waited for.
+  __device__ void start_own_values(int buffer, const Probabilities& p) {
+    const uint64_t v = value_descriptor<kSource>(chunk_of(buffer, part_begin(group_)));
+    tile::fence_accumulators(out_);
+    cute::warpgroup_arrive();
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      mma<OwnValueAtom>(p[step], v + step * (2 * token_group_stride(kSource) / 16), out_, cute::SM90::GMMA::ScaleOut::One,
+                        std::make_index_sequence<kOut>{});
+    }
+    cute::warpgroup_commit_batch();
+    tile::fence_accumulators(out_);
+  }
+
   __device__ void start_values(int buffer) {
     const uint64_t p = block_descriptor<kSource>(chunk_of(buffer, kChunks - 1));
     const uint64_t v = value_descriptor<kSource>(chunk_of(buffer, part_begin(group_)));
@@ -156,7 +180,6 @@ class MathGroup {
     for (int step = 0; step < kBlock / 16; ++step) {
       mma<ValueAtom>(p + step * 2, v + step * (2 * token_group_stride(kSource) / 16), out_, cute::SM90::GMMA::ScaleOut::One,
                      std::make_index_sequence<kOut>{});
-      if (kBatches == 2 && step == kBlock / 32 - 1) cute::warpgroup_commit_batch();
     }
     cute::warpgroup_commit_batch();
     tile::fence_accumulators(out_);
@@ -246,20 +269,22 @@ class MathGroup {
     }
   }
 
-  __device__ void store_probabilities(int buffer, const float (&scores)[kScores]) {
+  __device__ static void to_probabilities(const float (&scores)[kScores], Probabilities& p) {
+#pragma unroll
+    for (int i = 0; i < kScores; i += 2) {
+      const __nv_bfloat162 values = __floats2bfloat162_rn(scores[i], scores[i + 1]);
+      memcpy(&p[i / 8][i % 8 / 2], &values, sizeof values);
+    }
+  }
+
+  __device__ void store_probabilities(int buffer, const Probabilities& p) {
     uint8_t* target = chunk_of(buffer, kChunks - 1);
     const int lane = threadIdx.x % 32;
     const int row = threadIdx.x % 128 / 32 * 16 + lane % 16;
 #pragma unroll
-    for (int i = 0; i < kScores; i += 8) {  // 16 columns
-      const uint32_t inside = row / 8 * token_group_stride(kSource) + row % 8 * 128 + ((i * 4 + lane / 16 * 16) ^ row % 8 << 4);
-      uint32_t words[4];
-#pragma unroll
-      for (int pair = 0; pair < 4; ++pair) {
-        const __nv_bfloat162 values = __floats2bfloat162_rn(scores[i + 2 * pair], scores[i + 2 * pair + 1]);
-        memcpy(&words[pair], &values, sizeof values);
-      }
-      cute::SM90_U32x4_STSM_N::copy(words[0], words[1], words[2], words[3], *reinterpret_cast<cute::uint128_t*>(target + inside));
+    for (int step = 0; step < kSteps; ++step) {
+      const uint32_t inside = row / 8 * token_group_stride(kSource) + row % 8 * 128 + ((step * 32 + lane / 16 * 16) ^ row % 8 << 4);
+      cute::SM90_U32x4_STSM_N::copy(p[step][0], p[step][1], p[step][2], p[step][3], *reinterpret_cast<cute::uint128_t*>(target + inside));
     }
   }
 
@@ -281,9 +306,9 @@ class MathGroup {
     scale_out(factor);
   }
 
-  // Writes probabilities over the rope chunk, and maxima and rescale factors, for both groups.
-  __device__ void publish(const Segment& segment, int block, int buffer, const float (&scores)[kScores], const float (&rescale)[2]) {
-    store_probabilities(buffer, scores);
+  // Writes probabilities over the rope chunk, and maxima and rescale factors, for the other group. Zeros behind the length are for both.
+  __device__ void store(const Segment& segment, int block, int buffer, const Probabilities& p, const float (&rescale)[2]) {
+    store_probabilities(buffer, p);
     if (threadIdx.x % 4 == 0) {
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
@@ -294,10 +319,15 @@ class MathGroup {
     const int tokens = segment.length - block * kBlock;
     if (tokens < kBlock) {
       clear_tail(buffer, tokens);  // all of the block has come, since its scores are there
+      cutlass::arch::fence_view_async_shared();
+      group_barrier();
     }
+  }
+
+  __device__ void tell() const {
     cutlass::arch::fence_view_async_shared();  // the tensor core reads what ordinary stores wrote
+    group_barrier();                           // racecheck does not see through arrivals of single warps
     cutlass::arch::NamedBarrier::arrive(256, group_ == 0 ? kP0Ready : kP1Ready);
-    group_barrier();
   }
 
   __device__ void step_of_group_0(const Segment& segment, int block, bool pair, bool last) {
@@ -305,23 +335,24 @@ class MathGroup {
     float rescale[2];
     start_scores(0, scores);
     cute::warpgroup_wait<2>();  // but for two chunks: the other group's scores are queued behind those
-    if (pair) cutlass::arch::NamedBarrier::arrive(256, kS0Done);
+    if (by_parts(kSource) && pair) cutlass::arch::NamedBarrier::arrive(256, kS0Done);
     cute::warpgroup_wait<0>();
     tile::fence_accumulators(scores);
     if (last) release(shared_.q_free);
     softmax(segment, block, scores, rescale);
-    publish(segment, block, 0, scores, rescale);
+    Probabilities p;
+    to_probabilities(scores, p);
+    store(segment, block, 0, p, rescale);
+    tell();
     scale_out(rescale);
-    start_values(0);
+    start_own_values(0, p);
     add_sums(scores, rescale);
     finish_values(0);
     if (pair) {
       cutlass::arch::NamedBarrier::sync(256, kP1Ready);
       see_values(1);
       follow(1);
-      start_values<2>(1);
-      cute::warpgroup_wait<1>();
-      cutlass::arch::NamedBarrier::arrive(256, kP1HalfUsed);
+      start_values(1);
       finish_values(1);
     }
   }
@@ -338,24 +369,36 @@ class MathGroup {
     }
     float scores[kScores];
     float rescale[2];
-    // Started together, both groups' scores would end together, and the tensor core would have nothing to do during group 0's softmax.
-    cutlass::arch::NamedBarrier::sync(256, kS0Done);
-    start_scores(1, scores);
-    cutlass::arch::NamedBarrier::sync(256, kP0Ready);
-    see_values(0);
-    follow(0);
-    start_values(0);
-    cute::warpgroup_wait<1>();  // the scores are there
+    const auto start_first_values = [&] {
+      cutlass::arch::NamedBarrier::sync(256, kP0Ready);
+      see_values(0);
+      follow(0);
+      start_values(0);
+    };
+    if constexpr (by_parts(kSource)) {
+      // Started together, both groups' scores would end together, and the tensor core would have nothing to do during group 0's softmax.
+      cutlass::arch::NamedBarrier::sync(256, kS0Done);
+      start_scores(1, scores);
+      start_first_values();
+      cute::warpgroup_wait<1>();  // the scores are there
+    } else {
+      // Memory decides: block 0's place is wanted, whenever block 1 comes.
+      start_first_values();
+      finish_values(0);
+      start_scores(1, scores);
+      cute::warpgroup_wait<0>();
+    }
     tile::fence_accumulators(scores);
     if (last) release(shared_.q_free);
     softmax(segment, block + 1, scores, rescale);  // under the product just started
-    publish(segment, block + 1, 1, scores, rescale);
-    add_sums(scores, rescale);
-    finish_values(0);
+    Probabilities p;
+    to_probabilities(scores, p);
+    store(segment, block + 1, 1, p, rescale);
+    if constexpr (by_parts(kSource)) finish_values(0);
     scale_out(rescale);
-    // Started with the other group's, both halves of the values would come free together, and the next block's first half with its last.
-    cutlass::arch::NamedBarrier::sync(256, kP1HalfUsed);
-    start_values(1);
+    start_own_values(1, p);
+    tell();  // after that: it takes as long as the product
+    add_sums(scores, rescale);
     finish_values(1);
   }
 

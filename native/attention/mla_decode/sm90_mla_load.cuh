@@ -145,15 +145,16 @@ class LoaderBase {
   __device__ LoaderBase(const Params& params, SharedStorage& shared) : params_(params), shared_(shared) {}
 
  protected:
-  // Every block of the part, by `load_block(segment, block, buffer)`; `look_up(segment, block)` asks the block table, a block ahead of the copies: its
-  // answer may come from memory, and copies that wait for it come as much later.
-  template <class LookUp, class LoadBlock>
-  __device__ void walk(const LookUp& look_up, const LoadBlock& load_block) {
+  // Every block of the part, by `load_block(segment, block, buffer)`; `look_up(segment, block)` asks the block table, a block or two ahead of the copies: its
+  // answer may come from memory, and copies that wait for it come as much later. `prepare(segment, block)` takes it for the first block of a segment.
+  template <class LookUp, class Prepare, class LoadBlock>
+  __device__ void walk(const LookUp& look_up, const Prepare& prepare, const LoadBlock& load_block) {
     SegmentWalk segments(params_);
     Segment segment;
     while (segments.next(segment)) {
       look_up(segment, segment.first_block);
       if (threadIdx.x < 32) load_q(segment.request);
+      prepare(segment, segment.first_block);
       for (int block = 0; block < segment.blocks; ++block) load_block(segment, segment.first_block + block, block % 2);
     }
   }
@@ -192,12 +193,9 @@ class BoxLoader : LoaderBase {
   __device__ BoxLoader(const Params& params, SharedStorage& shared) : LoaderBase(params, shared), hint_(token_hint(params)) {}
 
   __device__ void run() {
-    walk(
-        [this](const Segment& segment, int block) {
-          look_up(segment, block);
-          prepare(segment, block);
-        },
-        [this](const Segment& segment, int block, int buffer) { load_block(segment, block, buffer); });
+    walk([this](const Segment& segment, int block) { look_up(segment, block); },
+         [this](const Segment& segment, int block) { prepare(segment, block); },
+         [this](const Segment& segment, int block, int buffer) { load_block(segment, block, buffer); });
   }
 
  private:
@@ -239,27 +237,32 @@ class BoxLoader : LoaderBase {
       prepare(segment, block + 1);
     } else {
 #pragma unroll
-      for (int part = 0; part < kFreeParts; ++part) {
+      for (int turn = 0; turn < kFreeParts; ++turn) {
+        const int part = part_in_turn(buffer, turn);
         wait_free(buffer, part);
-#pragma unroll
-        for (int first = part_begin(part); first < part_begin(part + 1); first += kBoxChunks) {
-          const int chunks = min(kBoxChunks, part_begin(part + 1) - first);
-          auto& barrier = shared_.k_filled[buffer][first];
+        const auto fetch = [&](int begin, auto chunks) {
+          auto& barrier = shared_.k_filled[buffer][begin];
           // Copies of other warps may already have ended: the barrier waits for this arrival too.
           if (threadIdx.x == 0) barrier.arrive_and_expect_tx(chunks * boxes * 128 << shift);
-          if (own_box() >= boxes) continue;
+          if (own_box() >= boxes) return;
           const auto copy = [&](const CUtensorMap& map, int chunk) {
             uint8_t* target = shared_.k[buffer] + chunk * kChunkBytes + (own_box() * 128 << shift);
             cute::SM90_TMA_LOAD_4D::copy(&map, reinterpret_cast<uint64_t*>(&barrier), hint_, target, 0, row, chunk, page);
           };
-          if (chunks == kBoxChunks && 1 << shift == kBlock) {
-            copy(params_.cache, first);
+          if (chunks > 1 && 1 << shift == kBlock) {
+            copy(params_.cache, begin);
           } else {  // a box lies in one piece in shared memory, and so do a chunk's 64 tokens
 #pragma unroll
-            for (int chunk = first; chunk < first + chunks; ++chunk) copy(params_.cache_chunk, chunk);
+            for (int chunk = begin; chunk < begin + chunks; ++chunk) copy(params_.cache_chunk, chunk);
           }
+        };
+        constexpr int kHalf = kValueChunks / kRopePart;
+        if (turn < kRopePart) {
+          fetch(part * kHalf, std::integral_constant<int, kHalf>{});
+        } else {
+          fetch(kValueChunks, std::integral_constant<int, 1>{});
         }
-        if (part == 0) prepare(segment, block + 1);  // the next part is not free yet
+        if (turn == 0) prepare(segment, block + 1);  // the next part is not free yet
       }
     }
     next_turn(buffer);
@@ -283,7 +286,7 @@ class TokenLoader : LoaderBase {
   using LoaderBase::LoaderBase;
 
   __device__ void run() {
-    walk([this](const Segment& segment, int block) { look_up(segment, block); },
+    walk([this](const Segment& segment, int block) { look_up(segment, block); }, [](const Segment&, int) {},
          [this](const Segment& segment, int block, int buffer) { load_block(segment, block, buffer); });
   }
 
