@@ -114,9 +114,10 @@ CUtensorMap describe(uint64_t address, int64_t slabs, int64_t rows, int64_t ld, 
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(ld) * 2, kChunk * 2, static_cast<cuuint64_t>(slab_ld) * 2};
   const cuuint32_t box[] = {kChunk, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(box_chunks), 1};
   const cuuint32_t steps[] = {1, 1, 1, 1};
+  // Of whole rows the copy asks for all that lies one behind the other anyway; asking for more at a time slows long caches down.
+  const auto promotion = box_chunks == kChunks ? CU_TENSOR_MAP_L2_PROMOTION_L2_128B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
   check(driver().cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, reinterpret_cast<void*>(address), extents, strides, box, steps,
-                                        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+                                        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, promotion, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
         argument);
   return map;
 }
