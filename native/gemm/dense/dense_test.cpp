@@ -238,6 +238,7 @@ class GemmGpu : public testing::GpuTest {
     int64_t rows = -1;  // in use
     int64_t pad = 0;    // extra elements between rows, in units of 16
     bool in_order = false;
+    int sms = 0;
   };
 
   void run(const Case& test) {
@@ -262,6 +263,7 @@ class GemmGpu : public testing::GpuTest {
     h4j_gemm_spec spec = spec_of(test.m, test.n, test.k, test.out);
     spec.accumulate = test.accumulate;
     spec.batch_invariant = test.in_order;
+    spec.sm_budget = test.sms;
     h4j_gemm_args args{};
     args.struct_size = sizeof args;
     args.a = upload(a), args.a_ld = ld;
@@ -544,17 +546,28 @@ TEST_F(GemmGpu, WaitsForEverythingButConstantB) {
   }
 }
 
-// Shapes of which cards share the last round of tiles along K, evenly or not, with fewer rows in use.
+// Products on a few SMs that share their last round of tiles along K, evenly or not, with fewer rows in use too.
 TEST_F(GemmGpu, SharesTilesAlongK) {
   int shared = 0;
-  for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{2000, 2112, 7184}, {4096, 2112, 4112}, {2100, 1536, 4112}}) {
-    if (planned(spec_of(m, n, k), info_).workspace_bytes == 0) continue;
+  for (const auto& [sms, m, n, k] : {std::tuple<int, int64_t, int64_t, int64_t>{3, 640, 192, 4112},
+                                     {5, 500, 384, 4112},
+                                     {4, 300, 384, 2064},
+                                     {6, 640, 576, 2064},
+                                     {5, 768, 400, 4112}}) {
+    h4j_gemm_spec spec = spec_of(m, n, k);
+    spec.sm_budget = sms;
+    if (planned(spec, info_).workspace_bytes == 0) continue;
     ++shared;
-    run({m, n, k});
-    run({m, n, k, H4J_F32, true, m - 5, 1});
-    run({m, n, k, H4J_BF16, false, 300});
+    run({m, n, k, H4J_BF16, false, -1, 0, false, sms});
+    run({m, n, k, H4J_F32, true, m - 5, 1, false, sms});
+    run({m, n, k, H4J_BF16, false, 300, 0, false, sms});
   }
   EXPECT_GT(shared, 0);
+}
+
+// The same on all SMs.
+TEST_F(GemmGpu, SharesTilesOfLargeProducts) {
+  for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{2000, 2112, 7184}, {4096, 2112, 4112}}) run({m, n, k});
 }
 
 // Every instance, whatever the choice would pick: larger than one tile, with ragged edges in all three dimensions.
