@@ -30,7 +30,7 @@ double rounds(int64_t whole, int64_t halves, int64_t ctas) {
 }
 
 // What sharing a tile takes beside the share itself, in clocks: its pieces' sums go through the L2 (NOTES.md, 16).
-double sharing_clocks(const Config& config, double pieces) { return pieces * 4.0 * config.tile_m * config.tile_n / 40.0; }
+double sharing_clocks(const Config& config, double pieces) { return pieces * 4.0 * config.tile_m * config.tile_n / 60.0; }
 
 // Shares the tiles of the last round out along K if that takes less than `rounds`; returns the rounds that it takes.
 double share_last_round(const Problem& problem, const Config& config, int ctas, double least, Choice& choice) {
