@@ -56,10 +56,13 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>{@snippet :
  * try (Kernels<DeviceTensor> kernels = Kernels.cuda(device);
- *         GemmPlan<DeviceTensor> plan = kernels.plan(GemmSpec.of(4096, 7168, 2048));
- *         GemmLaunch<DeviceTensor> gemm = plan.bind(a, b, out, null)) {
- *     gemm.launch(stream);          // all rows of a
- *     gemm.launch(stream, 17);      // the first 17 rows
+ *         GemmPlan<DeviceTensor> plan = kernels.plan(GemmSpec.of(4096, 7168, 2048))) {
+ *     long bytes = plan.workspaceBytes();
+ *     DeviceTensor workspace = bytes == 0 ? null : arena.allocate(DType.U8, bytes);
+ *     try (GemmLaunch<DeviceTensor> gemm = plan.bind(a, b, out, workspace)) {
+ *         gemm.launch(stream);          // all rows of a
+ *         gemm.launch(stream, 17);      // the first 17 rows
+ *     }
  * }
  * }
  *
