@@ -31,6 +31,9 @@ inline constexpr int kFp8TokenBytes = 656;
 inline constexpr int kFp8ScalesAt = kValueDim;
 inline constexpr int kFp8RopeAt = kFp8ScalesAt + 4 * 4;
 inline constexpr int kTokenBox = 8;  // tokens of a box that holds them whole: as many as the swizzle repeats after
+// Blocks a part from which threads fetch tokens where there is one row tile, whatever the page size. Boxes marked as the first to leave the L2 are fast
+// at once and then lose 4 % (measured: boxes ahead at 33 blocks, threads at 64).
+inline constexpr int kLongPart = 48;
 // Where pages hold fewer BF16 tokens than this, threads fetch tokens instead of TMA boxes: the TMA unit takes 9 ns a box, 9 boxes a page. With several row
 // tiles the tensor core decides, whose waiting for ordinary writes to shared memory costs more than small boxes.
 constexpr int smallest_box(int row_tiles) { return row_tiles == 1 ? 32 : 4; }
@@ -56,7 +59,7 @@ inline constexpr int kShares = 6;
 // The schedule, int32 values in device memory, written once per decode step and read by every layer's launch:
 //   header   [4]               first entry of a block table that names no page, request << 32 | column, all ones: none; blocks a part (cost units)
 //   parts    [parts][8]        first request, last request, end block of the last (counted from its first block), which of the two lie in other parts
-//                              too; and the stretch of the first request: its length, query tokens, absolute first block, blocks. So a part starts
+//                              too and whether parts are long; and the stretch of the first request: its length, query tokens, absolute first block, blocks. So a part starts
 //                              loading after one read.
 //   requests [max_batch]       where the request's cost begins; one more entry closes the table
 // A part has two partial results at most: number 2 * part of its first request, 2 * part + 1 of its last where that is another.
@@ -64,6 +67,7 @@ inline constexpr int kBadPageAt = 0;  // uint64
 inline constexpr int kShareAt = 2;
 inline constexpr int kFirstCut = 1;
 inline constexpr int kLastCut = 2;
+inline constexpr int kLong = 4;  // the same in all parts
 
 struct ScheduleLayout {
   int parts;
@@ -92,7 +96,7 @@ struct ScheduleParams {
 // How tokens come into shared memory.
 enum class Source {
   kBoxes,       // BF16 by TMA, 64 dims of a page at a time
-  kTokenBoxes,  // BF16 by TMA, eight whole tokens at a time
+  kTokenBoxes,  // BF16 by TMA, eight whole tokens at a time, or by threads where parts are long
   kTokens,      // BF16 by threads, for the smallest pages
   kFp8,         // E4M3 as they are
 };

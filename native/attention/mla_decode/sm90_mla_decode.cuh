@@ -69,7 +69,11 @@ template <Source kSource>
 class MathGroup {
  public:
   __device__ MathGroup(const Params& params, SharedStorage& shared, int group)
-      : params_(params), shared_(shared), row_tile_(static_cast<int>(blockIdx.x) % params.row_tiles), group_(group) {
+      : params_(params),
+        shared_(shared),
+        row_tile_(static_cast<int>(blockIdx.x) % params.row_tiles),
+        group_(group),
+        by_threads_(by_threads<kSource>(params)) {
     row_ = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
   }
 
@@ -127,13 +131,13 @@ class MathGroup {
   __device__ void wait_filled(int buffer, int chunk) {
     shared_.k_filled[buffer][chunk].wait(k_phase_[buffer]);
     // Copies by threads are ordinary writes, and it is the tensor core that reads them.
-    if constexpr (kSource == Source::kTokens) cutlass::arch::fence_view_async_shared();
+    if (by_threads_) cutlass::arch::fence_view_async_shared();
   }
 
   // Before multiplying by values of a block that the other group has computed scores of: it has seen all of the block arrive, and its barrier told this group.
   // What was written as ordinary stores needs this group's fence too.
   __device__ void see_values(int buffer) {
-    if constexpr (kSource == Source::kTokens) wait_filled(buffer, part_begin(group_));
+    if (by_threads_) wait_filled(buffer, kSource == Source::kTokens ? part_begin(group_) : 0);
   }
 
   // S = Q K^T, started as chunks of the block arrive, each a batch of its own; not waited for.
@@ -453,6 +457,7 @@ class MathGroup {
   SharedStorage& shared_;
   int row_tile_;
   int group_;
+  const bool by_threads_;
   int row_;  // this thread's first row of the tile; the second is 8 further down
   uint32_t q_phase_ = 0;
   uint32_t sums_phase_ = 0;
@@ -465,7 +470,8 @@ class MathGroup {
 };
 
 template <Source kSource>
-using LoaderOf = std::conditional_t<kSource == Source::kTokens, TokenLoader, BoxLoader<kSource>>;
+using LoaderOf = std::conditional_t<kSource == Source::kTokens, TokenLoader<kSource>,
+                                    std::conditional_t<kSource == Source::kTokenBoxes, PartLoader, BoxLoader<kSource>>>;
 
 template <Source kSource>
 __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ Params params) {

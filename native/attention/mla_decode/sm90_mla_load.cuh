@@ -64,6 +64,13 @@ __device__ inline void prefetch_part(const Params& params) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(part_entry(params, static_cast<int>(blockIdx.x) / params.row_tiles)));
 }
 
+// Whether threads fetch this CTA's tokens. The same for all threads.
+template <Source kSource>
+__device__ bool by_threads(const Params& params) {
+  if constexpr (kSource == Source::kTokenBoxes) return (part_entry(params, static_cast<int>(blockIdx.x) / params.row_tiles)->w & kLong) != 0;
+  return kSource == Source::kTokens;
+}
+
 // The segments of this CTA's part, in the same order for every warp.
 class SegmentWalk {
  public:
@@ -189,7 +196,8 @@ class BoxLoader : LoaderBase {
  public:
   static constexpr int kLoadRegisters = 40;
   static constexpr int kMathRegisters = 232;
-  static constexpr int kFilledArrivals = 1;
+  // Where threads may fetch instead, as many as they arrive: the barriers are made before the schedule has answered.
+  static constexpr int kFilledArrivals = kSource == Source::kTokenBoxes ? 128 : 1;
   __device__ BoxLoader(const Params& params, SharedStorage& shared) : LoaderBase(params, shared), hint_(token_hint(params)) {}
 
   __device__ void run() {
@@ -200,6 +208,10 @@ class BoxLoader : LoaderBase {
 
  private:
   static constexpr int kWarps = 4;
+
+  __device__ static void arrive_for_others(FilledBarrier& barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(cute::cast_smem_ptr_to_uint(&barrier)), "n"(kFilledArrivals - 1) : "memory");
+  }
 
   // A warp's boxes are every fourth, one a lane.
   __device__ static int own_box() { return static_cast<int>(threadIdx.x / 32 + kWarps * (threadIdx.x % 32)); }
@@ -229,7 +241,11 @@ class BoxLoader : LoaderBase {
     const int shift = box_shift();
     if constexpr (kSource == Source::kTokenBoxes) {
       wait_free(buffer, kAllParts);
-      if (threadIdx.x == 0) shared_.k_filled[buffer][0].arrive_and_expect_tx(boxes * kTokenBox * kTokenDim * 2);
+      if (threadIdx.x == 0) {
+        auto& barrier = shared_.k_filled[buffer][0];
+        barrier.arrive_and_expect_tx(boxes * kTokenBox * kTokenDim * 2);
+        arrive_for_others(barrier);
+      }
       if (own_box() < boxes) {
         cute::SM90_TMA_LOAD_4D::copy(&params_.cache, reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][0]), hint_,
                                      shared_.k[buffer] + own_box() * token_group_stride(kSource), 0, row, 0, page);
@@ -277,13 +293,15 @@ class BoxLoader : LoaderBase {
 
 // --- BF16 tokens by threads --------------------------------------------------------------------------------------------------------------------
 
-// For pages of one or two tokens, where a box is a single row or two and the TMA unit would be the limit: 16 bytes a thread and copy.
+// For pages of one or two tokens, where a box is a single row or two and the TMA unit would be the limit, and for long parts with one row tile: 16 bytes
+// a thread and copy.
+template <Source kSource>
 class TokenLoader : LoaderBase {
  public:
   static constexpr int kLoadRegisters = 40;
   static constexpr int kMathRegisters = 232;
   static constexpr int kFilledArrivals = 128;
-  using LoaderBase::LoaderBase;
+  __device__ TokenLoader(const Params& params, SharedStorage& shared) : LoaderBase(params, shared) {}
 
   __device__ void run() {
     walk([this](const Segment& segment, int block) { look_up(segment, block); }, [](const Segment&, int) {},
@@ -315,6 +333,8 @@ class TokenLoader : LoaderBase {
       source[round] = params_.tokens + (page < 0 ? 0 : page * params_.page_bytes + slot * params_.token_bytes) + unit * 16;
     }
     look_up(segment, block + 1);
+    const unsigned in_group = threadIdx.x / 8 % kTokenBox;
+    uint8_t* const target = shared_.k[buffer] + threadIdx.x / 64 * token_group_stride(kSource) + in_group * 128 + (threadIdx.x % 8 ^ in_group) * 16;
     wait_free(buffer, kAllParts);
     next_turn(buffer);
 #pragma unroll
@@ -323,16 +343,45 @@ class TokenLoader : LoaderBase {
       for (int chunk = part_begin(part); chunk < part_begin(part + 1); ++chunk) {
 #pragma unroll
         for (int round = 0; round < kRounds; ++round) {
-          const int row = round * 16 + first;
           cutlass::arch::cp_async_zfill<16, cutlass::arch::CacheOperation::Global>(
-              shared_.k[buffer] + chunk * kChunkBytes + row * 128 + (unit ^ row % 8) * 16, source[round] + chunk * 128, there[round]);
+              target + round * (16 / kTokenBox * token_group_stride(kSource)) + chunk * chunk_stride(kSource), source[round] + chunk * 128,
+              there[round]);
         }
       }
-      cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][part_begin(part)]));
+      if constexpr (kSource == Source::kTokens) arrive(buffer, part_begin(part));
     }
+    if constexpr (kSource == Source::kTokenBoxes) arrive(buffer, 0);
+  }
+
+  __device__ void arrive(int buffer, int chunk) {
+    cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][chunk]));
   }
 
   int entries_[kRounds] = {};  // of the block table, of this thread's tokens of the next block
+};
+
+// --- One row tile ------------------------------------------------------------------------------------------------------------------------------
+
+// Boxes of whole tokens, or threads into the same places.
+class PartLoader {
+ public:
+  static constexpr int kLoadRegisters = 40;
+  static constexpr int kMathRegisters = 232;
+  static constexpr int kFilledArrivals = BoxLoader<Source::kTokenBoxes>::kFilledArrivals;
+  static_assert(kFilledArrivals == TokenLoader<Source::kTokenBoxes>::kFilledArrivals, "either arrives at the same barriers");
+  __device__ PartLoader(const Params& params, SharedStorage& shared) : params_(params), shared_(shared) {}
+
+  __device__ void run() {
+    if (by_threads<Source::kTokenBoxes>(params_)) {
+      TokenLoader<Source::kTokenBoxes>(params_, shared_).run();
+    } else {
+      BoxLoader<Source::kTokenBoxes>(params_, shared_).run();
+    }
+  }
+
+ private:
+  const Params& params_;
+  SharedStorage& shared_;
 };
 
 }  // namespace h4j::mla

@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
       } else {
         const Share divisor = approximate_share(share);
         const int cut = (pieces(requests.begin(first), requests.blocks(first), divisor) > 1 ? kFirstCut : 0) |
-                        (pieces(requests.begin(last), requests.blocks(last), divisor) > 1 ? kLastCut : 0);
+                        (pieces(requests.begin(last), requests.blocks(last), divisor) > 1 ? kLastCut : 0) | (share >= kLongPart ? kLong : 0);
         value = make_int4(first, last, last_end, cut);
       }
     }
