@@ -39,10 +39,10 @@ struct Plan final : h4j_plan {
     row_tiles = static_cast<int>(ceil_div(int64_t{spec.s_q} * spec.heads, kRows));
     const int sms = usable_sms(kOperation, device, spec.sm_budget);
     layout = {std::max(sms / row_tiles, 1), static_cast<int>(spec.max_batch)};
-    const Source source = fp8()                                      ? Source::kFp8
-                          : spec.page_size < smallest_box(row_tiles) ? Source::kTokens
-                          : row_tiles == 1                           ? Source::kTokenBoxes
-                                                                     : Source::kBoxes;
+    const Source source = fp8()                           ? Source::kFp8
+                          : row_tiles == 1                ? Source::kTokenBoxes
+                          : spec.page_size < kSmallestBox ? Source::kTokens
+                                                          : Source::kBoxes;
     instance = &find_instance(source, std::min(spec.s_q * spec.heads, kRows));
     const int shared_memory = instance->kernel.shared_memory;
     if (shared_memory > device.shared_memory_per_block) {
@@ -174,7 +174,7 @@ struct DecodeLaunch final : h4j_launch {
       bound.cache = describe_cache(kValueChunks / kRopePart, std::min(spec.page_size, kBlock));
       bound.cache_chunk = describe_cache(1, std::min(spec.page_size, kBlock));
     } else if (plan.instance->source == Source::kTokenBoxes) {
-      bound.cache = describe_cache(kChunks, kTokenBox);
+      bound.cache = describe_cache(kChunks, std::min(spec.page_size, kTokenBox));  // for nothing where pages hold fewer
     }
     bound.q_rows = reinterpret_cast<const uint8_t*>(args.q);
     bound.q_row_bytes = args.q_ld * 2;

@@ -34,9 +34,8 @@ inline constexpr int kTokenBox = 8;  // tokens of a box that holds them whole: a
 // Blocks a part from which threads fetch tokens where there is one row tile, whatever the page size. Boxes marked as the first to leave the L2 are fast
 // at once and then lose 4 % (measured: boxes ahead at 33 blocks, threads at 64).
 inline constexpr int kLongPart = 48;
-// Where pages hold fewer BF16 tokens than this, threads fetch tokens instead of TMA boxes: the TMA unit takes 9 ns a box, 9 boxes a page. With several row
-// tiles the tensor core decides, whose waiting for ordinary writes to shared memory costs more than small boxes.
-constexpr int smallest_box(int row_tiles) { return row_tiles == 1 ? 32 : 4; }
+// Where pages hold fewer BF16 tokens than this, threads fetch tokens instead of TMA boxes of 64 dims: the TMA unit takes 9 ns a box, 9 boxes a page.
+inline constexpr int kSmallestBox = 4;
 
 // What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances.
 inline constexpr int kRequestOverheadBlocks = 2;
@@ -97,7 +96,7 @@ struct ScheduleParams {
 enum class Source {
   kBoxes,       // BF16 by TMA, 64 dims of a page at a time
   kTokenBoxes,  // BF16 by TMA, eight whole tokens at a time, or by threads where parts are long
-  kTokens,      // BF16 by threads, for the smallest pages
+  kTokens,      // BF16 by threads, for the smallest pages and several row tiles
   kFp8,         // E4M3 as they are
 };
 

@@ -318,7 +318,7 @@ TEST_F(MlaDecodeGpu, ReadsFp8Caches) {
 TEST_F(MlaDecodeGpu, WalksLongParts) {
   run({.heads = 128, .s_q = 2, .page_size = 64, .lengths = {3000, 500}, .sm_budget = 8});
   run({.heads = 128, .s_q = 1, .page_size = 16, .lengths = {4000, 77, 65, 2}, .sm_budget = 4});
-  run({.heads = 64, .s_q = 3, .page_size = 1, .lengths = {1000, 77}, .ragged = true, .sm_budget = 3});
+  for (const int page_size : {1, 2}) run({.heads = 64, .s_q = 3, .page_size = page_size, .lengths = {1000, 77, 129}, .ragged = true, .sm_budget = 3});
   for (const int page_size : {1, 32, 64}) run({.heads = 16, .s_q = 1, .page_size = page_size, .lengths = {5000, 77, 65, 2, 0, 3001}, .sm_budget = 2});
   run({.heads = 16, .s_q = 1, .page_size = 64, .lengths = {3000, 1, 700}, .sm_budget = 1, .cache_format = H4J_MLA_CACHE_FP8_BLOCKS});
   run({.heads = 128, .s_q = 1, .page_size = 4, .lengths = {3000, 1, 700}, .sm_budget = 4, .cache_format = H4J_MLA_CACHE_FP8_TOKEN});

@@ -137,7 +137,7 @@ class MathGroup {
   // Before multiplying by values of a block that the other group has computed scores of: it has seen all of the block arrive, and its barrier told this group.
   // What was written as ordinary stores needs this group's fence too.
   __device__ void see_values(int buffer) {
-    if (by_threads_) wait_filled(buffer, kSource == Source::kTokens ? part_begin(group_) : 0);
+    if (by_threads_) wait_filled(buffer, 0);
   }
 
   // S = Q K^T, started as chunks of the block arrive, each a batch of its own; not waited for.
@@ -470,7 +470,7 @@ class MathGroup {
 };
 
 template <Source kSource>
-using LoaderOf = std::conditional_t<kSource == Source::kTokens, TokenLoader<kSource>,
+using LoaderOf = std::conditional_t<kSource == Source::kTokens, SmallPageLoader,
                                     std::conditional_t<kSource == Source::kTokenBoxes, PartLoader, BoxLoader<kSource>>>;
 
 template <Source kSource>

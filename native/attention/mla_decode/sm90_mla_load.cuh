@@ -64,11 +64,11 @@ __device__ inline void prefetch_part(const Params& params) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(part_entry(params, static_cast<int>(blockIdx.x) / params.row_tiles)));
 }
 
-// Whether threads fetch this CTA's tokens. The same for all threads.
+// Whether threads fetch this CTA's tokens, into places of boxes. The same for all threads.
 template <Source kSource>
 __device__ bool by_threads(const Params& params) {
-  if constexpr (kSource == Source::kTokenBoxes) return (part_entry(params, static_cast<int>(blockIdx.x) / params.row_tiles)->w & kLong) != 0;
-  return kSource == Source::kTokens;
+  if constexpr (kSource != Source::kTokenBoxes) return false;
+  return 1 << params.page_shift < kTokenBox || (part_entry(params, static_cast<int>(blockIdx.x) / params.row_tiles)->w & kLong) != 0;
 }
 
 // The segments of this CTA's part, in the same order for every warp.
@@ -293,13 +293,9 @@ class BoxLoader : LoaderBase {
 
 // --- BF16 tokens by threads --------------------------------------------------------------------------------------------------------------------
 
-// For pages of one or two tokens, where a box is a single row or two and the TMA unit would be the limit, and for long parts with one row tile: 16 bytes
-// a thread and copy.
-template <Source kSource>
+// For long parts with one row tile, and for pages of a few tokens there: 16 bytes a thread and copy.
 class TokenLoader : LoaderBase {
  public:
-  static constexpr int kLoadRegisters = 40;
-  static constexpr int kMathRegisters = 232;
   static constexpr int kFilledArrivals = 128;
   __device__ TokenLoader(const Params& params, SharedStorage& shared) : LoaderBase(params, shared) {}
 
@@ -309,6 +305,7 @@ class TokenLoader : LoaderBase {
   }
 
  private:
+  static constexpr Source kSource = Source::kTokenBoxes;
   static constexpr int kRounds = kBlock / 16;  // 16 tokens at a time, 8 threads each
 
   __device__ void look_up(const Segment& segment, int block) {
@@ -338,23 +335,15 @@ class TokenLoader : LoaderBase {
     wait_free(buffer, kAllParts);
     next_turn(buffer);
 #pragma unroll
-    for (int part = 0; part < kFreeParts; ++part) {
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
 #pragma unroll
-      for (int chunk = part_begin(part); chunk < part_begin(part + 1); ++chunk) {
-#pragma unroll
-        for (int round = 0; round < kRounds; ++round) {
-          cutlass::arch::cp_async_zfill<16, cutlass::arch::CacheOperation::Global>(
-              target + round * (16 / kTokenBox * token_group_stride(kSource)) + chunk * chunk_stride(kSource), source[round] + chunk * 128,
-              there[round]);
-        }
+      for (int round = 0; round < kRounds; ++round) {
+        cutlass::arch::cp_async_zfill<16, cutlass::arch::CacheOperation::Global>(
+            target + round * (16 / kTokenBox * token_group_stride(kSource)) + chunk * chunk_stride(kSource), source[round] + chunk * 128,
+            there[round]);
       }
-      if constexpr (kSource == Source::kTokens) arrive(buffer, part_begin(part));
     }
-    if constexpr (kSource == Source::kTokenBoxes) arrive(buffer, 0);
-  }
-
-  __device__ void arrive(int buffer, int chunk) {
-    cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][chunk]));
+    cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][0]));
   }
 
   int entries_[kRounds] = {};  // of the block table, of this thread's tokens of the next block
@@ -368,12 +357,12 @@ class PartLoader {
   static constexpr int kLoadRegisters = 40;
   static constexpr int kMathRegisters = 232;
   static constexpr int kFilledArrivals = BoxLoader<Source::kTokenBoxes>::kFilledArrivals;
-  static_assert(kFilledArrivals == TokenLoader<Source::kTokenBoxes>::kFilledArrivals, "either arrives at the same barriers");
+  static_assert(kFilledArrivals == TokenLoader::kFilledArrivals, "either arrives at the same barriers");
   __device__ PartLoader(const Params& params, SharedStorage& shared) : params_(params), shared_(shared) {}
 
   __device__ void run() {
     if (by_threads<Source::kTokenBoxes>(params_)) {
-      TokenLoader<Source::kTokenBoxes>(params_, shared_).run();
+      TokenLoader(params_, shared_).run();
     } else {
       BoxLoader<Source::kTokenBoxes>(params_, shared_).run();
     }
@@ -382,6 +371,86 @@ class PartLoader {
  private:
   const Params& params_;
   SharedStorage& shared_;
+};
+
+// --- Small pages, several row tiles ------------------------------------------------------------------------------------------------------------
+
+// Pages of one or two tokens, where a box is a single row or two and the TMA unit would be the limit. The tensor core decides here: two warps have a buffer
+// each, wait for what they asked for and make it visible to the tensor core, which the math groups would otherwise have to wait for.
+class SmallPageLoader : LoaderBase {
+ public:
+  static constexpr int kLoadRegisters = 72;
+  static constexpr int kMathRegisters = 216;
+  static constexpr int kThreadsOfBuffer = 64;
+  static constexpr int kFilledArrivals = kThreadsOfBuffer;
+  __device__ SmallPageLoader(const Params& params, SharedStorage& shared)
+      : LoaderBase(params, shared), buffer_(static_cast<int>(threadIdx.x) / kThreadsOfBuffer) {}
+
+  __device__ void run() {
+    walk([this](const Segment& segment, int block) { look_up(segment, block + buffer_); }, [](const Segment&, int) {},
+         [this](const Segment& segment, int block, int buffer) {
+           if (buffer == buffer_) load_block(segment, block);
+         });
+  }
+
+ private:
+  static constexpr int kTokens = kThreadsOfBuffer / 8;  // of a round, 8 threads each
+  static constexpr int kRounds = kBlock / kTokens;
+  static_assert(kTokens == 8, "the swizzle of a thread's rows is the same in every round");
+
+  __device__ static int first_token() { return static_cast<int>(threadIdx.x % kThreadsOfBuffer / 8); }
+
+  __device__ void look_up(const Segment& segment, int block) {
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      const int token = block * kBlock + round * kTokens + first_token();
+      if (token < segment.length) entries_[round] = table_entry(params_, segment, token);
+    }
+  }
+
+  // When all but the last so many parts are there.
+  template <int kLeft>
+  __device__ void tell(int part) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+    cutlass::arch::fence_view_async_shared();  // the tensor core reads what ordinary writes brought
+    shared_.k_filled[buffer_][part_begin(part)].arrive();
+  }
+
+  __device__ void load_block(const Segment& segment, int block) {
+    const int unit = threadIdx.x % 8;  // of 16 bytes in a chunk's row
+    const uint8_t* source[kRounds];
+    uint32_t there = 0;  // a bit a round: not behind the length nor on no page, which read as zeros
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      const int token = block * kBlock + round * kTokens + first_token();
+      const int page = token < segment.length ? checked_page(params_, segment, token, 1, entries_[round]) : -1;
+      const int slot = token & ((1 << params_.page_shift) - 1);
+      there |= page >= 0 ? 1u << round : 0u;
+      source[round] = params_.tokens + (page < 0 ? 0 : page * params_.page_bytes + slot * params_.token_bytes) + unit * 16;
+    }
+    look_up(segment, block + 2);
+    uint8_t* const target = shared_.k[buffer_] + first_token() * 128 + (unit ^ first_token()) * 16;
+    wait_free(buffer_, kAllParts);
+    next_turn(buffer_);
+#pragma unroll
+    for (int part = 0; part < kFreeParts; ++part) {
+#pragma unroll
+      for (int chunk = part_begin(part); chunk < part_begin(part + 1); ++chunk) {
+#pragma unroll
+        for (int round = 0; round < kRounds; ++round) {
+          cutlass::arch::cp_async_zfill<16, cutlass::arch::CacheOperation::Global>(target + chunk * kChunkBytes + round * kTokens * 128,
+                                                                                   source[round] + chunk * 128, (there >> round & 1) != 0);
+        }
+      }
+      cutlass::arch::cp_async_fence();
+    }
+    tell<2>(0);
+    tell<1>(1);
+    tell<0>(2);
+  }
+
+  const int buffer_;
+  int entries_[kRounds] = {};  // of the block table, of this thread's tokens of the buffer's next block
 };
 
 }  // namespace h4j::mla
