@@ -198,7 +198,7 @@ TEST_F(MoePermuteGpu, DropsAndNamesTheFirstIdThatIsNoExpert) {
   ids[41] = 8, ids[77] = -2, ids[99] = INT32_MIN;
   h4j_moe_permute_args args{};
   args.struct_size = sizeof args;
-  args.ids = upload(ids), args.in = allocate(50 * 256), args.in_ld = 128, args.out = allocate(100 * 256), args.out_ld = 128;
+  args.ids = upload(ids), args.in = upload(std::vector<uint8_t>(50 * 256)), args.in_ld = 128, args.out = allocate(100 * 256), args.out_ld = 128;
   args.group_ends = allocate(32), args.places = allocate(400);
   Error error;
   ASSERT_EQ(H4J_OK, h4j_moe_permute(stream_, &spec, &args, &error)) << error.message;
