@@ -226,9 +226,9 @@ class MathGroup {
       }
     }
     float largest[2];
+    // As a tree, and both rows side by side: what this takes is latencies, while the tensor core may have nothing to do.
 #pragma unroll
-    for (int row = 0; row < 2;
-         ++row) {  // as a tree, and both rows side by side: what this takes is latencies, while the tensor core may have nothing to do
+    for (int row = 0; row < 2; ++row) {
       float pairs[kScores / 4];
 #pragma unroll
       for (int i = 0; i < kScores / 4; ++i) pairs[i] = fmaxf(scores[4 * i + 2 * row], scores[4 * i + 2 * row + 1]);

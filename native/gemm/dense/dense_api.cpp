@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <memory>
 #include <random>
 #include <vector>
@@ -216,10 +215,8 @@ struct Launch final : h4j_launch {
 
   // A value that no workspace holds by chance, whatever it was used for before.
   static uint64_t new_ready_word() {
-    static const uint64_t seed = (uint64_t{std::random_device{}()} << 32 | std::random_device{}()) +
-                                 static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-    static std::atomic<uint64_t> made{0};
-    uint64_t word = seed + 0x9e3779b97f4a7c15 * ++made;  // SplitMix64
+    static std::atomic<uint64_t> state{uint64_t{std::random_device{}()} << 32 | std::random_device{}()};
+    uint64_t word = state += 0x9e3779b97f4a7c15;  // SplitMix64
     word = (word ^ word >> 30) * 0xbf58476d1ce4e5b9;
     word = (word ^ word >> 27) * 0x94d049bb133111eb;
     return word ^ word >> 31;

@@ -32,7 +32,7 @@ double rounds(int64_t whole, int64_t halves, int64_t ctas) {
 // What sharing a tile takes beside the share itself, in clocks: its pieces' sums go through the L2 (NOTES.md, 16).
 double sharing_clocks(const Config& config, double pieces) { return pieces * 4.0 * config.tile_m * config.tile_n / 60.0; }
 
-// Shares the tiles of the last round out along K if that takes less than `rounds`; returns the rounds that it takes.
+// Shares the tiles of the last round out along K if that takes fewer rounds than `least`; returns the rounds that are taken then, else `least`.
 double share_last_round(const Problem& problem, const Config& config, int ctas, double least, Choice& choice) {
   const int tiles = choice.tiles_m * choice.tiles_n;
   const int last = tiles % ctas;
@@ -47,9 +47,7 @@ double share_last_round(const Problem& problem, const Config& config, int ctas, 
     const double rounds = tiles / ctas + (blocks * math_clocks(config) + sharing_clocks(config, pieces)) / tile_clocks;
     if (rounds >= least) continue;
     least = rounds;
-    choice.tiles_n = static_cast<int>(ceil_div(problem.n, config.tile_n));
     choice.whole = tiles - last;
-    choice.edges = choice.halves = 0;
     choice.shared = last;
     choice.sharers = sharers;
   }
@@ -75,19 +73,15 @@ double cut_in_halves(const Problem& problem, const Config& config, int ctas, Cho
   return when_cut;
 }
 
+// Gives the tiles of D to CTAs in the way that takes the fewest rounds; returns those.
 double share_out(const Problem& problem, const Config& config, int ctas, Choice& choice) {
   choice.tiles_m = static_cast<int>(ceil_div(problem.m, config.tile_m));
   choice.tiles_n = static_cast<int>(ceil_div(problem.n, config.tile_n));
   choice.k_blocks = static_cast<int>(ceil_div(problem.k, kTileK));
   choice.whole = choice.tiles_m * choice.tiles_n;
-  const bool shares = problem.shares && config.shares() && !problem.in_order && !problem.quantized;
-  const Choice undivided = choice;
   const double least = cut_in_halves(problem, config, ctas, choice);
-  if (!shares) return least;
-  Choice shared = undivided;
-  const double when_shared = share_last_round(problem, config, ctas, least, shared);
-  if (when_shared < least) choice = shared;
-  return when_shared;
+  const bool shares = problem.shares && config.shares() && !problem.in_order && !problem.quantized;
+  return shares ? share_last_round(problem, config, ctas, least, choice) : least;
 }
 
 }  // namespace

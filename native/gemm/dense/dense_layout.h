@@ -29,8 +29,9 @@ struct Params {
   int32_t n;
   int32_t k_blocks;
   Order order;
-  // Where CTAs that share a tile leave their sums, [CTAs][tile_m * tile_n] F32; null where none does. Then, for each CTA and row of math groups, the word that
-  // says that they are there. Its value is told from what the workspace may have held before by being a launch's own; who has read the sums clears it.
+  // Where CTAs that share a tile leave their sums, [CTAs][tile_m * tile_n] F32, and for each of them and each row of math groups the word that says that they
+  // are there; null where none does. `ready` is its value: a launch's own, so that nothing that the workspace held before is taken for it. Who has read the sums
+  // clears it.
   float* shared_sums;
   uint64_t* shared_ready;
   uint64_t ready;
