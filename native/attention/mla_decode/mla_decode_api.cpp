@@ -38,11 +38,12 @@ struct Plan final : h4j_plan {
     require_range(kOperation, "cache_format", spec.cache_format, H4J_MLA_CACHE_BF16, H4J_MLA_CACHE_FP8_TOKEN);
     row_tiles = static_cast<int>(ceil_div(int64_t{spec.s_q} * spec.heads, kRows));
     const int sms = usable_sms(kOperation, device, spec.sm_budget);
+    const Source source = fp8()                         ? Source::kFp8
+                          : row_tiles == 1              ? Source::kTokenBoxes
+                          : spec.page_size >= kBlock    ? Source::kBoxes
+                          : spec.page_size >= kTokenBox ? Source::kGroupBoxes
+                                                        : Source::kTokens;
     layout = {std::max(sms / row_tiles, 1), static_cast<int>(spec.max_batch)};
-    const Source source = fp8()                           ? Source::kFp8
-                          : row_tiles == 1                ? Source::kTokenBoxes
-                          : spec.page_size < kSmallestBox ? Source::kTokens
-                                                          : Source::kBoxes;
     instance = &find_instance(source, std::min(spec.s_q * spec.heads, kRows));
     const int shared_memory = instance->kernel.shared_memory;
     if (shared_memory > device.shared_memory_per_block) {
@@ -170,10 +171,12 @@ struct DecodeLaunch final : h4j_launch {
     const auto describe_cache = [&](int chunks, int tokens) {
       return describe(args.cache, spec.pages, spec.page_size, args.cache_ld, args.cache_page_ld, chunks, tokens, "cache");
     };
-    if (plan.instance->source == Source::kBoxes) {
-      bound.cache = describe_cache(kValueChunks / kRopePart, std::min(spec.page_size, kBlock));
-      bound.cache_chunk = describe_cache(1, std::min(spec.page_size, kBlock));
-    } else if (plan.instance->source == Source::kTokenBoxes) {
+    const Source source = plan.instance->source;
+    if (source == Source::kBoxes || source == Source::kGroupBoxes) {
+      const int tokens = source == Source::kBoxes ? kBlock : kTokenBox;
+      bound.cache = describe_cache(kValueChunks / kRopePart, tokens);
+      bound.cache_chunk = describe_cache(1, tokens);
+    } else if (source == Source::kTokenBoxes) {
       bound.cache = describe_cache(kChunks, std::min(spec.page_size, kTokenBox));  // for nothing where pages hold fewer
     }
     bound.q_rows = reinterpret_cast<const uint8_t*>(args.q);

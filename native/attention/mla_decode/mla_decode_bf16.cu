@@ -6,6 +6,9 @@ namespace h4j::mla {
 static_assert(sizeof(SharedStorage) <= 232448, "Q, two blocks of the cache and the exchange of the groups must fit the shared memory of a CTA");
 
 KernelCode mla_decode_bf16_kernel() { return {reinterpret_cast<const void*>(&decode_kernel<Source::kBoxes>), sizeof(SharedStorage)}; }
+KernelCode mla_decode_bf16_group_boxes_kernel() {
+  return {reinterpret_cast<const void*>(&decode_kernel<Source::kGroupBoxes>), sizeof(SharedStorage)};
+}
 KernelCode mla_decode_bf16_token_boxes_kernel() {
   return {reinterpret_cast<const void*>(&decode_kernel<Source::kTokenBoxes>), sizeof(SharedStorage)};
 }

@@ -34,8 +34,6 @@ inline constexpr int kTokenBox = 8;  // tokens of a box that holds them whole: a
 // Blocks a part from which threads fetch tokens where there is one row tile, whatever the page size. Boxes marked as the first to leave the L2 are fast
 // at once and then lose 4 % (measured: boxes ahead at 33 blocks, threads at 64).
 inline constexpr int kLongPart = 48;
-// Where pages hold fewer BF16 tokens than this, threads fetch tokens instead of TMA boxes of 64 dims: the TMA unit takes 9 ns a box, 9 boxes a page.
-inline constexpr int kSmallestBox = 4;
 
 // What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances.
 inline constexpr int kRequestOverheadBlocks = 2;
@@ -94,9 +92,10 @@ struct ScheduleParams {
 
 // How tokens come into shared memory.
 enum class Source {
-  kBoxes,       // BF16 by TMA, 64 dims of a page at a time
-  kTokenBoxes,  // BF16 by TMA, eight whole tokens at a time, or by threads where parts are long
-  kTokens,      // BF16 by threads, for the smallest pages and several row tiles
+  kBoxes,       // BF16 by TMA, half the dims of 64 tokens at a time
+  kGroupBoxes,  // the same of eight tokens, for pages of fewer than 64
+  kTokenBoxes,  // BF16 by TMA, eight whole tokens at a time, or by threads where parts are long or pages small; with one row tile
+  kTokens,      // BF16 by threads, for pages of fewer than eight tokens and several row tiles
   kFp8,         // E4M3 as they are
 };
 
@@ -105,24 +104,25 @@ enum class Source {
 constexpr int part_in_turn(int buffer, int turn) { return turn < kRopePart ? (buffer + turn) % 2 : turn; }
 
 // Whether a block's parts are given back one by one. Where it is fetched as a whole, that would be for nothing.
-constexpr bool by_parts(Source source) { return source == Source::kBoxes; }
+constexpr bool by_parts(Source source) { return source != Source::kTokenBoxes; }
 
 // Whether scores wait at a chunk of dims for what has been fetched: the chunks of a part arrive together, or all of a block.
 constexpr bool arrives_with(Source source, int chunk) {
-  return chunk == 0 || (source != Source::kTokenBoxes && (chunk == part_begin(1) || chunk == part_begin(kRopePart)));
+  return chunk == 0 || (by_parts(source) && (chunk == part_begin(1) || chunk == part_begin(kRopePart)));
 }
 
-// Where a block's BF16 tokens lie in shared memory: bytes from one chunk of dims to the next, and from eight tokens to the next eight. Boxes of whole tokens
-// are one piece of the cache each, which memory gives faster than 64 dims of many tokens.
-constexpr int chunk_stride(Source source) { return source == Source::kTokenBoxes ? kTokenBox * 128 : kChunkBytes; }
-constexpr int token_group_stride(Source source) { return source == Source::kTokenBoxes ? kChunks * kTokenBox * 128 : kTokenBox * 128; }
+// Where a block's BF16 tokens lie in shared memory: bytes from one chunk of dims to the next, and from eight tokens to the next eight. A box lies in one piece,
+// whatever its dims.
+constexpr bool by_eight_tokens(Source source) { return source == Source::kGroupBoxes || source == Source::kTokenBoxes; }
+constexpr int chunk_stride(Source source) { return by_eight_tokens(source) ? kTokenBox * 128 : kChunkBytes; }
+constexpr int token_group_stride(Source source) { return by_eight_tokens(source) ? kChunks * kTokenBox * 128 : kTokenBox * 128; }
 
 struct Params {
   CUtensorMap q;               // [batch][9][s_q * heads][64] BF16, box [1, 9, 64, 64]
   const uint8_t* q_rows;       // the same for loads by threads
   int64_t q_row_bytes;         // between rows
-  CUtensorMap cache;           // [pages][9][page_size][64] BF16, box [1, 4, 64, 64] where pages hold 64 tokens, of whole tokens [1, 9, 8, 64]
-  CUtensorMap cache_chunk;     // the same, box [1, 1, min(page_size, 64), 64]
+  CUtensorMap cache;           // [pages][9][page_size][64] BF16, box [1, 4, 64, 64] or [1, 4, 8, 64], of whole tokens [1, 9, 8, 64]
+  CUtensorMap cache_chunk;     // the same, box [1, 1, 64, 64] or [1, 1, 8, 64]
   const uint8_t* tokens;       // the same for loads that are not boxes: [pages][page_size] tokens of the format
   int64_t page_bytes;          // between pages
   int64_t token_bytes;         // between tokens

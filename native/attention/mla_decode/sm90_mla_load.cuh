@@ -215,20 +215,20 @@ class BoxLoader : LoaderBase {
 
   // A warp's boxes are every fourth, one a lane.
   __device__ static int own_box() { return static_cast<int>(threadIdx.x / 32 + kWarps * (threadIdx.x % 32)); }
-  __device__ int box_shift() const { return kSource == Source::kTokenBoxes ? 3 : min(params_.page_shift, 6); }
+  static constexpr int kBoxShift = kSource == Source::kBoxes ? 6 : 3;  // log2 of a box's tokens
+  static_assert(1 << kBoxShift == (kSource == Source::kBoxes ? kBlock : kTokenBox));
 
   __device__ void look_up(const Segment& segment, int block) {
-    const int token = block * kBlock + (own_box() << box_shift());
-    if (own_box() << box_shift() < kBlock && token < segment.length) entry_ = table_entry(params_, segment, token);
+    const int token = block * kBlock + (own_box() << kBoxShift);
+    if (own_box() << kBoxShift < kBlock && token < segment.length) entry_ = table_entry(params_, segment, token);
   }
 
   // Where the block's boxes come from, and the block table's answer for the next. Page numbers outside the cache read as zeros.
   __device__ void prepare(const Segment& segment, int block) {
     const int first_token = block * kBlock;
-    const int shift = box_shift();
-    boxes_ = (min(segment.length - first_token, kBlock) + (1 << shift) - 1) >> shift;
-    const int token = first_token + (own_box() << shift);
-    page_ = own_box() < boxes_ ? checked_page(params_, segment, token, 1 << shift, entry_) : 0;
+    boxes_ = (min(segment.length - first_token, kBlock) + (1 << kBoxShift) - 1) >> kBoxShift;
+    const int token = first_token + (own_box() << kBoxShift);
+    page_ = own_box() < boxes_ ? checked_page(params_, segment, token, 1 << kBoxShift, entry_) : 0;
     row_ = token & ((1 << params_.page_shift) - 1);
     look_up(segment, block + 1);
   }
@@ -238,48 +238,34 @@ class BoxLoader : LoaderBase {
     const int boxes = boxes_;
     const int page = page_;
     const int row = row_;
-    const int shift = box_shift();
-    if constexpr (kSource == Source::kTokenBoxes) {
-      wait_free(buffer, kAllParts);
+    const auto fetch = [&](const CUtensorMap& map, int begin, int chunks) {
+      auto& barrier = shared_.k_filled[buffer][begin];
+      // Copies of other warps may already have ended: the barrier waits for this arrival too.
       if (threadIdx.x == 0) {
-        auto& barrier = shared_.k_filled[buffer][0];
-        barrier.arrive_and_expect_tx(boxes * kTokenBox * kTokenDim * 2);
-        arrive_for_others(barrier);
+        barrier.arrive_and_expect_tx(chunks * boxes * 128 << kBoxShift);
+        if constexpr (kFilledArrivals > 1) arrive_for_others(barrier);
       }
-      if (own_box() < boxes) {
-        cute::SM90_TMA_LOAD_4D::copy(&params_.cache, reinterpret_cast<uint64_t*>(&shared_.k_filled[buffer][0]), hint_,
-                                     shared_.k[buffer] + own_box() * token_group_stride(kSource), 0, row, 0, page);
-      }
-      prepare(segment, block + 1);
-    } else {
+      if (own_box() >= boxes) return;
+      uint8_t* target = shared_.k[buffer] + own_box() * token_group_stride(kSource) + begin * chunk_stride(kSource);
+      cute::SM90_TMA_LOAD_4D::copy(&map, reinterpret_cast<uint64_t*>(&barrier), hint_, target, 0, row, begin, page);
+    };
+    if constexpr (by_parts(kSource)) {
 #pragma unroll
       for (int turn = 0; turn < kFreeParts; ++turn) {
         const int part = part_in_turn(buffer, turn);
         wait_free(buffer, part);
-        const auto fetch = [&](int begin, auto chunks) {
-          auto& barrier = shared_.k_filled[buffer][begin];
-          // Copies of other warps may already have ended: the barrier waits for this arrival too.
-          if (threadIdx.x == 0) barrier.arrive_and_expect_tx(chunks * boxes * 128 << shift);
-          if (own_box() >= boxes) return;
-          const auto copy = [&](const CUtensorMap& map, int chunk) {
-            uint8_t* target = shared_.k[buffer] + chunk * kChunkBytes + (own_box() * 128 << shift);
-            cute::SM90_TMA_LOAD_4D::copy(&map, reinterpret_cast<uint64_t*>(&barrier), hint_, target, 0, row, chunk, page);
-          };
-          if (chunks > 1 && 1 << shift == kBlock) {
-            copy(params_.cache, begin);
-          } else {  // a box lies in one piece in shared memory, and so do a chunk's 64 tokens
-#pragma unroll
-            for (int chunk = begin; chunk < begin + chunks; ++chunk) copy(params_.cache_chunk, chunk);
-          }
-        };
         constexpr int kHalf = kValueChunks / kRopePart;
         if (turn < kRopePart) {
-          fetch(part * kHalf, std::integral_constant<int, kHalf>{});
+          fetch(params_.cache, part * kHalf, kHalf);
         } else {
-          fetch(kValueChunks, std::integral_constant<int, 1>{});
+          fetch(params_.cache_chunk, kValueChunks, 1);
         }
         if (turn == 0) prepare(segment, block + 1);  // the next part is not free yet
       }
+    } else {
+      wait_free(buffer, kAllParts);
+      fetch(params_.cache, 0, kChunks);
+      prepare(segment, block + 1);
     }
     next_turn(buffer);
   }
@@ -375,82 +361,98 @@ class PartLoader {
 
 // --- Small pages, several row tiles ------------------------------------------------------------------------------------------------------------
 
-// Pages of one or two tokens, where a box is a single row or two and the TMA unit would be the limit. The tensor core decides here: two warps have a buffer
-// each, wait for what they asked for and make it visible to the tensor core, which the math groups would otherwise have to wait for.
+// Pages of a few tokens, where a box is a row or some and the TMA unit would be the limit. A warp has half of a buffer, by itself: it waits for what it asked
+// for and makes it visible to the tensor core, which the math groups would otherwise have to wait for. The rope chunk comes free with the half that is the last
+// to, and is wanted behind it, so that half's warp fetches it too.
 class SmallPageLoader : LoaderBase {
  public:
-  static constexpr int kLoadRegisters = 72;
-  static constexpr int kMathRegisters = 216;
-  static constexpr int kThreadsOfBuffer = 64;
-  static constexpr int kFilledArrivals = kThreadsOfBuffer;
+  static constexpr int kLoadRegisters = 88;
+  static constexpr int kMathRegisters = 208;
+  static constexpr int kFilledArrivals = 32;
   __device__ SmallPageLoader(const Params& params, SharedStorage& shared)
-      : LoaderBase(params, shared), buffer_(static_cast<int>(threadIdx.x) / kThreadsOfBuffer) {}
+      : LoaderBase(params, shared), buffer_(static_cast<int>(threadIdx.x) / 64), turn_(static_cast<int>(threadIdx.x) / 32 % 2) {}
 
   __device__ void run() {
-    walk([this](const Segment& segment, int block) { look_up(segment, block + buffer_); }, [](const Segment&, int) {},
+    walk([this](const Segment& segment, int block) { look_up_all(segment, block + buffer_); }, [](const Segment&, int) {},
          [this](const Segment& segment, int block, int buffer) {
            if (buffer == buffer_) load_block(segment, block);
          });
   }
 
  private:
-  static constexpr int kTokens = kThreadsOfBuffer / 8;  // of a round, 8 threads each
+  static constexpr int kTokens = 4;  // of a round, 8 lanes each
   static constexpr int kRounds = kBlock / kTokens;
-  static_assert(kTokens == 8, "the swizzle of a thread's rows is the same in every round");
 
-  __device__ static int first_token() { return static_cast<int>(threadIdx.x % kThreadsOfBuffer / 8); }
+  __device__ static int token_of(int block, int round) { return block * kBlock + round * kTokens + static_cast<int>(threadIdx.x % 32 / 8); }
 
-  __device__ void look_up(const Segment& segment, int block) {
-#pragma unroll
-    for (int round = 0; round < kRounds; ++round) {
-      const int token = block * kBlock + round * kTokens + first_token();
-      if (token < segment.length) entries_[round] = table_entry(params_, segment, token);
-    }
+  __device__ void look_up(const Segment& segment, int block, int round) {
+    const int token = token_of(block, round);
+    if (token < segment.length) entries_[round] = table_entry(params_, segment, token);
   }
 
-  // When all but the last so many parts are there.
+  __device__ void look_up_all(const Segment& segment, int block) {
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) look_up(segment, block, round);
+  }
+
+  // When all but the last so many batches of copies are there.
   template <int kLeft>
-  __device__ void tell(int part) {
+  __device__ void tell(int chunk) {
     asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
     cutlass::arch::fence_view_async_shared();  // the tensor core reads what ordinary writes brought
-    shared_.k_filled[buffer_][part_begin(part)].arrive();
+    shared_.k_filled[buffer_][chunk].arrive();
+  }
+
+  __device__ static void copy(uint8_t* target, const uint8_t* source, bool there) {
+    cutlass::arch::cp_async_zfill<16, cutlass::arch::CacheOperation::Global>(target, source, there);
   }
 
   __device__ void load_block(const Segment& segment, int block) {
-    const int unit = threadIdx.x % 8;  // of 16 bytes in a chunk's row
     const uint8_t* source[kRounds];
-    uint32_t there = 0;  // a bit a round: not behind the length nor on no page, which read as zeros
+    uint32_t there = 0;                // a bit a round: not behind the length nor on no page, which read as zeros
+    const int unit = threadIdx.x % 8;  // of 16 bytes in a chunk's row
+    const int part = part_in_turn(buffer_, turn_);
+    const int chunk = part_begin(part);
 #pragma unroll
     for (int round = 0; round < kRounds; ++round) {
-      const int token = block * kBlock + round * kTokens + first_token();
+      const int token = token_of(block, round);
       const int page = token < segment.length ? checked_page(params_, segment, token, 1, entries_[round]) : -1;
       const int slot = token & ((1 << params_.page_shift) - 1);
       there |= page >= 0 ? 1u << round : 0u;
-      source[round] = params_.tokens + (page < 0 ? 0 : page * params_.page_bytes + slot * params_.token_bytes) + unit * 16;
+      source[round] = params_.tokens + (page < 0 ? 0 : page * params_.page_bytes + slot * params_.token_bytes) + chunk * 128 + unit * 16;
     }
-    look_up(segment, block + 2);
-    uint8_t* const target = shared_.k[buffer_] + first_token() * 128 + (unit ^ first_token()) * 16;
-    wait_free(buffer_, kAllParts);
-    next_turn(buffer_);
+    const int row = threadIdx.x % 32 / 8;
+    uint8_t* const even = shared_.k[buffer_] + chunk * kChunkBytes + row * 128 + (unit ^ row) * 16;
+    uint8_t* const odd =
+        even + kTokens * 128 + (((unit ^ row ^ kTokens) - (unit ^ row)) * 16);  // the other half of eight rows, whose swizzle differs in one bit
+    const auto target = [&](int round) { return (round % 2 == 0 ? even : odd) + round / 2 * 1024; };
+    wait_free(buffer_, part);
 #pragma unroll
-    for (int part = 0; part < kFreeParts; ++part) {
+    for (int round = 0; round < kRounds; ++round) {
 #pragma unroll
-      for (int chunk = part_begin(part); chunk < part_begin(part + 1); ++chunk) {
+      for (int i = 0; i < kValueChunks / 2; ++i) copy(target(round) + i * kChunkBytes, source[round] + i * 128, (there >> round & 1) != 0);
+    }
+    cutlass::arch::cp_async_fence();
+    if (turn_ == 1) {
+      const int rope = kValueChunks - chunk;
+      wait_free(buffer_, kRopePart);
 #pragma unroll
-        for (int round = 0; round < kRounds; ++round) {
-          cutlass::arch::cp_async_zfill<16, cutlass::arch::CacheOperation::Global>(target + chunk * kChunkBytes + round * kTokens * 128,
-                                                                                   source[round] + chunk * 128, (there >> round & 1) != 0);
-        }
-      }
+      for (int round = 0; round < kRounds; ++round) copy(target(round) + rope * kChunkBytes, source[round] + rope * 128, (there >> round & 1) != 0);
       cutlass::arch::cp_async_fence();
     }
-    tell<2>(0);
-    tell<1>(1);
-    tell<0>(2);
+    next_turn(buffer_);
+    look_up_all(segment, block + 2);
+    if (turn_ == 1) {
+      tell<1>(chunk);
+      tell<0>(kValueChunks);
+    } else {
+      tell<0>(chunk);
+    }
   }
 
   const int buffer_;
-  int entries_[kRounds] = {};  // of the block table, of this thread's tokens of the buffer's next block
+  const int turn_;             // of its half among those of a buffer
+  int entries_[kRounds] = {};  // of the block table, of this lane's tokens of the buffer's next block
 };
 
 }  // namespace h4j::mla
