@@ -43,7 +43,7 @@ struct Plan final : h4j_plan {
                           : spec.page_size >= kBlock    ? Source::kBoxes
                           : spec.page_size >= kTokenBox ? Source::kGroupBoxes
                                                         : Source::kTokens;
-    layout = {std::max(sms / row_tiles, 1), static_cast<int>(spec.max_batch)};
+    layout = {std::max(sms / row_tiles, 1), static_cast<int>(spec.max_batch), source == Source::kTokenBoxes ? 0 : kRequestOverheadBlocks};
     instance = &find_instance(source, std::min(spec.s_q * spec.heads, kRows));
     const int shared_memory = instance->kernel.shared_memory;
     if (shared_memory > device.shared_memory_per_block) {

@@ -35,7 +35,8 @@ inline constexpr int kTokenBox = 8;  // tokens of a box that holds them whole: a
 // at once and then lose 4 % (measured: boxes ahead at 33 blocks, threads at 64).
 inline constexpr int kLongPart = 48;
 
-// What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances.
+// What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances where the tensor
+// core decides. Where memory does, other CTAs use what one leaves, and without it requests of equal lengths fall into equal pieces.
 inline constexpr int kRequestOverheadBlocks = 2;
 
 // What a partial result costs all parts together, in blocks: 64 rows of 512 floats written and read again against 64 tokens of 576 BF16 values.
@@ -69,6 +70,7 @@ inline constexpr int kLong = 4;  // the same in all parts
 struct ScheduleLayout {
   int parts;
   int max_batch;
+  int request_overhead;  // blocks
 
   constexpr int64_t parts_at() const { return 4; }
   constexpr int64_t requests_at() const { return parts_at() + int64_t{8} * parts; }

@@ -30,7 +30,7 @@ class Requests {
   // Of the cost that its blocks are.
   __device__ int begin(int request) const { return request <= kCached ? shared_.begins[request] : table_[request]; }
   // The next one begins behind them.
-  __device__ int blocks(int request) const { return max(begin(request + 1) - begin(request) - kRequestOverheadBlocks, 0); }
+  __device__ int blocks(int request) const { return max(begin(request + 1) - begin(request) - params_.layout.request_overhead, 0); }
 
   __device__ void set(int request, int begin) const {
     if (request <= kCached) shared_.begins[request] = begin;
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
   for (int first = 0; first < params.batch; first += kScheduleThreads) {
     const int request = first + static_cast<int>(threadIdx.x);
     const int blocks = count_blocks(params, request, shared);
-    const int begin = prefix.add(blocks > 0 ? blocks + kRequestOverheadBlocks : 0);
+    const int begin = prefix.add(blocks > 0 ? blocks + params.layout.request_overhead : 0);
     if (request < params.batch) requests.set(request, begin);
   }
   const int total = prefix.total();
