@@ -321,9 +321,9 @@ class TokenLoader : LoaderBase {
     wait_free(buffer, kAllParts);
     next_turn(buffer);
 #pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
+    for (int round = 0; round < kRounds; ++round) {
 #pragma unroll
-      for (int round = 0; round < kRounds; ++round) {
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
         cutlass::arch::cp_async_zfill<16, cutlass::arch::CacheOperation::Global>(
             target + round * (16 / kTokenBox * token_group_stride(kSource)) + chunk * chunk_stride(kSource), source[round] + chunk * 128,
             there[round]);
