@@ -442,12 +442,14 @@ struct Consumer {
       if constexpr (kAtoms > 1) {
         if (atom == 0) scales = read();
       }
+      ColumnScales first_columns{};
+      if constexpr (Op::kColumnScales) first_columns.read(scales.b_columns);
       tile::fence_accumulators(part);
       cute::warpgroup_wait<0>();
       tile::fence_accumulators(part);
       if (atom == kUsed - 1) release();
       if constexpr (Op::kColumnScales) {
-        promote_columns(part, sum[atom], scales.a[atom], scales.b_columns);
+        promote_columns(part, sum[atom], scales.a[atom], scales.b_columns, first_columns);
       } else {
         promote<kWidth>(part, sum[atom], scales.a[atom], scales.b, boundary);
       }
@@ -475,15 +477,30 @@ struct Consumer {
     }
   }
 
-  // The same with a scale for each column; `b_scales` is that of this thread's first.
-  static __device__ void promote_columns(const float (&part)[kValues], float (&total)[kValues], const float (&a_scale)[2], const float* b_scales) {
+  // Scales of this thread's first columns, read while the products are on their way. Volatile, so that the compiler does not move them behind the wait.
+  struct ColumnScales {
+    static constexpr int kCount = 4;  // pairs; with 8 registers run out
+    float2 of[kCount];
+
+    __device__ void read(const float* b_scales) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(of[i].x), "=f"(of[i].y) : "r"(cute::cast_smem_ptr_to_uint(b_scales + 8 * i)));
+      }
+    }
+  };
+
+  // The same with a scale for each column; `b_scales` is that of this thread's first. A's scale first: those products need none of B's, which are still coming.
+  static __device__ void promote_columns(const float (&part)[kValues], float (&total)[kValues], const float (&a_scale)[2], const float* b_scales,
+                                         const ColumnScales& first) {
 #pragma unroll
     for (int i = 0; i < kValues; i += 4) {
-      const float2 scales = *reinterpret_cast<const float2*>(b_scales + 2 * i);
-      total[i] = fmaf(part[i], a_scale[0] * scales.x, total[i]);
-      total[i + 1] = fmaf(part[i + 1], a_scale[0] * scales.y, total[i + 1]);
-      total[i + 2] = fmaf(part[i + 2], a_scale[1] * scales.x, total[i + 2]);
-      total[i + 3] = fmaf(part[i + 3], a_scale[1] * scales.y, total[i + 3]);
+      const float2 scales =
+          i / 4 < ColumnScales::kCount ? first.of[i / 4 % ColumnScales::kCount] : *reinterpret_cast<const float2*>(b_scales + 2 * i);
+      total[i] = fmaf(part[i] * a_scale[0], scales.x, total[i]);
+      total[i + 1] = fmaf(part[i + 1] * a_scale[0], scales.y, total[i + 1]);
+      total[i + 2] = fmaf(part[i + 2] * a_scale[1], scales.x, total[i + 2]);
+      total[i + 3] = fmaf(part[i + 3] * a_scale[1], scales.y, total[i + 3]);
     }
   }
 

@@ -23,28 +23,33 @@ struct Plan final : h4j_plan {
     require_range(kOperation, "max_k", spec.max_k, 0, kMaxExtent);
     require_multiple(kOperation, "max_k", spec.max_k, 16);
     const int sms = usable_sms(kOperation, device, spec.sm_budget);
-    instance = k_grouped_instances().front();
+    for (const Instance* candidate : k_grouped_instances()) {
+      instance = candidate;
+      if (ceil_div(spec.n, candidate->config.tile_n) % candidate->config.multicast == 0 && candidate->config.multicast <= sms) break;
+    }
     if (instance->shared_memory > device.shared_memory_per_block) {
       fail(H4J_UNSUPPORTED, kOperation, "device.shared_memory_per_block", format("%d", device.shared_memory_per_block),
            format("at least %d", instance->shared_memory));
     }
     const Config& config = instance->config;
     const int64_t tiles_m = ceil_div(spec.m, config.tile_m);
-    const int64_t tiles_n = ceil_div(spec.n, config.tile_n);
+    const int64_t tiles_n = ceil_div(spec.n, config.cluster_cols());
     const int64_t tiles = tiles_m * tiles_n * spec.groups;
     if (tiles > INT32_MAX) {
       invalid(kOperation, "m", format("%lld with n %lld and %d groups", static_cast<long long>(spec.m), static_cast<long long>(spec.n), spec.groups),
               format("at most 2^31 - 1 tiles of %d x %d", config.tile_m, config.tile_n));
     }
     raster = choose_raster({spec.m, spec.n, spec.max_k / spec.groups, 4, sms, device.l2_bytes}, static_cast<int>(tiles_m), static_cast<int>(tiles_n));
-    info.grid = spec.max_k == 0 ? 0 : static_cast<int>(std::min<int64_t>(tiles, sms));
+    info.grid = spec.max_k == 0 ? 0 : static_cast<int>(std::min<int64_t>(tiles, sms / config.multicast)) * config.multicast;
     info.block = config.threads();
     info.shared_memory = instance->shared_memory;
-    std::snprintf(info.kernel, sizeof info.kernel, "gemm_k_grouped_%dx%dx%d", config.tile_m, config.tile_n, config.stages);
-    std::snprintf(info.explanation, sizeof info.explanation,
-                  "the one instance: %dx%d tiles, %d stages: %lld x %lld tiles for each of %d groups on %d SMs, rasterised in groups of %d along %s",
-                  config.tile_m, config.tile_n, config.stages, static_cast<long long>(tiles_m), static_cast<long long>(tiles_n), spec.groups, sms,
-                  raster.group, raster.along_m ? "M" : "N");
+    std::snprintf(info.kernel, sizeof info.kernel, "gemm_k_grouped_%dx%dx%d_c%d", config.tile_m, config.tile_n, config.stages, config.multicast);
+    std::snprintf(
+        info.explanation, sizeof info.explanation,
+        "%dx%d tiles, %d stages, clusters of %d along N: %lld x %lld clusters' tiles for each of %d groups on %d SMs, rasterised in groups of "
+        "%d along %s",
+        config.tile_m, config.tile_n, config.stages, config.multicast, static_cast<long long>(tiles_m), static_cast<long long>(tiles_n), spec.groups,
+        sms, raster.group, raster.along_m ? "M" : "N");
   }
 
   h4j_gemm_k_grouped_spec spec;
@@ -97,8 +102,8 @@ struct Launch final : h4j_launch {
     const Config& config = plan.instance->config;
     const int64_t k_blocks = ceil_div(spec.max_k, kTileK);
     Params bound{};
-    bound.a =
-        describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.a, spec.m, spec.max_k, args.a_ld, 1, config.tile_m, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "a");
+    bound.a = describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.a, spec.m, spec.max_k, args.a_ld, 1, a_copy_rows(config), kTileK,
+                       CU_TENSOR_MAP_SWIZZLE_128B, "a");
     bound.b =
         describe(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.b, spec.n, spec.max_k, args.b_ld, 1, config.tile_n, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "b");
     bound.a_scales = describe(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, args.a_scales, k_blocks, spec.m, args.a_scales_ld, 4, 1, config.tile_m,
@@ -127,7 +132,9 @@ struct Launch final : h4j_launch {
   void run(CUstream stream, int64_t rows) const override {
     Params used = params;
     used.k = static_cast<int32_t>(rows);
-    kernel.launch({static_cast<unsigned>(plan.info.grid), static_cast<unsigned>(plan.info.block)}, stream, &used);
+    kernel.launch(
+        {static_cast<unsigned>(plan.info.grid), static_cast<unsigned>(plan.info.block), static_cast<unsigned>(plan.instance->config.cluster())},
+        stream, &used);
   }
 
   Plan plan;

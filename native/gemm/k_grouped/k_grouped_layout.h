@@ -13,8 +13,13 @@ namespace h4j::gemm::k_grouped {
 // The table of groups lies in shared memory: 8 bytes each.
 inline constexpr int kMaxGroups = 512;
 
+constexpr Config config_of(int tile_m, int tile_n, int stages, int multicast) { return {tile_m, tile_n, stages, 1, 1, multicast}; }
+
+// Rows of A that one copy brings.
+constexpr int a_copy_rows(const Config& config) { return config.tile_m / config.multicast; }
+
 struct Params {
-  CUtensorMap a;         // [M, K] E4M3, box [tile_m, 128]
+  CUtensorMap a;         // [M, K] E4M3, box [a_copy_rows, 128]
   CUtensorMap b;         // [N, K] E4M3, box [tile_n, 128]
   CUtensorMap a_scales;  // [ceil(K/128), M] F32, box [1, tile_m]
   CUtensorMap b_scales;  // [ceil(K/128), N] F32, box [1, tile_n]

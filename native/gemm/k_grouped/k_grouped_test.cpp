@@ -37,6 +37,29 @@ TEST(KGroupedGemmPlan, NamesTheArgumentItRefuses) {
   EXPECT_EQ("gemm_k_grouped: groups: got 513, need 1..512", refusal(spec_of(513, 64, 128, 128, false)));
 }
 
+TEST(KGroupedGemmPlan, FormsClustersWhereTheyAreWhole) {
+  h4j_device_info device{};
+  device.struct_size = sizeof device;
+  Error error;
+  ASSERT_EQ(H4J_OK, h4j_device_describe("H100-SXM", &device, &error));
+  const auto planned = [&](int64_t n, int32_t sm_budget) {
+    h4j_gemm_k_grouped_spec spec = spec_of(4, 4096, n, 32768, false);
+    spec.sm_budget = sm_budget;
+    h4j_plan* plan = nullptr;
+    EXPECT_EQ(H4J_OK, h4j_gemm_k_grouped_plan(&device, &spec, &plan, &error)) << error.message;
+    h4j_plan_info info{};
+    info.struct_size = sizeof info;
+    EXPECT_EQ(H4J_OK, h4j_plan_describe(plan, &info, &error)) << error.message;
+    EXPECT_EQ(H4J_OK, h4j_plan_close(plan, &error));
+    return info;
+  };
+  EXPECT_STREQ("gemm_k_grouped_256x128x3_c2", planned(2048, 0).kernel);
+  EXPECT_EQ(132, planned(2048, 0).grid);
+  EXPECT_EQ(32, planned(2048, 33).grid);
+  EXPECT_STREQ("gemm_k_grouped_256x128x3_c1", planned(2048, 1).kernel);
+  EXPECT_STREQ("gemm_k_grouped_256x128x3_c1", planned(2112, 0).kernel);
+}
+
 class KGroupedGemmGpu : public testing::GpuTest {
  protected:
   void run(const std::vector<int32_t>& sizes, int64_t m, int64_t n, bool accumulate) {
@@ -58,7 +81,8 @@ class KGroupedGemmGpu : public testing::GpuTest {
     std::vector<int32_t> ends(sizes.size());
     std::partial_sum(sizes.begin(), sizes.end(), ends.begin());
 
-    const h4j_gemm_k_grouped_spec spec = spec_of(static_cast<int32_t>(groups), m, n, total, accumulate);
+    h4j_gemm_k_grouped_spec spec = spec_of(static_cast<int32_t>(groups), m, n, total, accumulate);
+    spec.sm_budget = accumulate ? 3 : 0;  // some CTAs have several tiles then
     h4j_gemm_k_grouped_args args{};
     args.struct_size = sizeof args;
     args.a = upload(a), args.a_ld = total, args.a_scales = upload(a_scales), args.a_scales_ld = a_ld;
@@ -96,7 +120,7 @@ class KGroupedGemmGpu : public testing::GpuTest {
 
 TEST_F(KGroupedGemmGpu, MatchesTheDefinition) {
   for (const std::vector<int32_t>& sizes : {std::vector<int32_t>{128}, {0, 256, 0, 384}, {128, 640, 0, 112}, {0, 0, 16}}) {
-    for (const auto& [m, n] : {std::pair<int64_t, int64_t>{1, 8}, {130, 136}, {257, 264}}) {
+    for (const auto& [m, n] : {std::pair<int64_t, int64_t>{1, 8}, {130, 136}, {257, 264}, {300, 480}}) {
       run(sizes, m, n, false);
       run(sizes, m, n, true);
     }

@@ -39,10 +39,11 @@ struct KGroupedTile {
   int group;
 };
 
-// Every so-many-th tile, group after group; within a group in the raster's order.
+// Every so-many-th tile, or cluster's tiles, group after group; within a group in the raster's order.
+template <int kMulticast>
 class KGroupScheduler {
  public:
-  __device__ explicit KGroupScheduler(const Params& params) : params_(params), index_(blockIdx.x) {}
+  __device__ explicit KGroupScheduler(const Params& params) : params_(params), index_(blockIdx.x / kMulticast) {}
 
   __device__ bool next(int tile_m, int tile_n, KGroupedTile& tile) {
     const Raster& raster = params_.raster;
@@ -51,7 +52,7 @@ class KGroupScheduler {
     if (group >= params_.groups) return false;
     const Tile place = tile_at(index_ - group * tiles, raster.tiles_m, raster.tiles_n, raster.group, raster.along_m);
     tile = {place.row * tile_m, place.col * tile_n, group};
-    index_ += gridDim.x;
+    index_ += gridDim.x / kMulticast;
     return true;
   }
 
@@ -79,13 +80,21 @@ struct KGrouped {
     GroupTable groups;
   };
   using Tile = KGroupedTile;
-  using Scheduler = KGroupScheduler;
+  using Scheduler = KGroupScheduler<kConfig.multicast>;
 
   __device__ static Scheduler scheduler(const Params& params, const Shared&) { return Scheduler(params); }
   __device__ static BlockRange blocks(const Params&, const Shared& shared, const Tile& tile) { return shared.groups.blocks[tile.group]; }
 
   __device__ static uint32_t load_a(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
-    cute::SM90_TMA_LOAD_2D::copy(&params.a, barrier, kLoadHint, target, block * kTileK, tile.row);
+    if constexpr (kConfig.multicast > 1) {
+      // The CTAs of a cluster have these rows in common, and each brings a share for all of them.
+      const int first = static_cast<int>(blockIdx.x % kConfig.multicast) * a_copy_rows(kConfig);
+      constexpr uint16_t kAll = (1 << kConfig.multicast) - 1;
+      cute::SM90_TMA_LOAD_MULTICAST_2D::copy(&params.a, barrier, kAll, kLoadHint, static_cast<uint8_t*>(target) + first * kTileK, block * kTileK,
+                                             tile.row + first);
+    } else {
+      cute::SM90_TMA_LOAD_2D::copy(&params.a, barrier, kLoadHint, target, block * kTileK, tile.row);
+    }
     return kConfig.a_stage_bytes();
   }
   __device__ static void load_b(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
@@ -111,9 +120,10 @@ struct KGrouped {
 };
 
 // Numbers rather than a Config: nvcc 13.0 writes stubs that do not compile for a class-type template argument.
-template <int kTileM, int kTileN, int kStages>
-__global__ void __launch_bounds__(Config{kTileM, kTileN, kStages}.threads(), 1) k_grouped_kernel(const __grid_constant__ Params params) {
-  constexpr Config kConfig{kTileM, kTileN, kStages};
+template <int kTileM, int kTileN, int kStages, int kMulticast>
+__global__ void __launch_bounds__(config_of(kTileM, kTileN, kStages, kMulticast).threads(), 1)
+    k_grouped_kernel(const __grid_constant__ Params params) {
+  constexpr Config kConfig = config_of(kTileM, kTileN, kStages, kMulticast);
   using Op = KGrouped<kConfig>;
   using Shared = typename Op::Shared;
   check_config<kConfig, Shared>();
