@@ -43,7 +43,7 @@ struct Plan final : h4j_plan {
                           : spec.page_size >= kBlock    ? Source::kBoxes
                           : spec.page_size >= kTokenBox ? Source::kGroupBoxes
                                                         : Source::kTokens;
-    layout = {std::max(sms / row_tiles, 1), static_cast<int>(spec.max_batch), source == Source::kTokenBoxes ? 0 : kRequestOverheadBlocks};
+    layout = {std::max(sms / row_tiles, 1), static_cast<int>(spec.max_batch)};
     instance = &find_instance(source, std::min(spec.s_q * spec.heads, kRows));
     const int shared_memory = instance->kernel.shared_memory;
     if (shared_memory > device.shared_memory_per_block) {
@@ -94,6 +94,7 @@ struct ScheduleLaunch final : h4j_launch {
     params.max_length = static_cast<int32_t>(plan.spec.max_length);
     const auto rows = static_cast<float>(std::min(plan.spec.s_q * plan.spec.heads, kRows));
     params.partial_cost = kPartialBlocks * rows / kRows / static_cast<float>(plan.layout.parts);
+    params.memory_decides = plan.instance->source == Source::kTokenBoxes;
     params.layout = plan.layout;
   }
 
