@@ -94,7 +94,6 @@ struct ScheduleLaunch final : h4j_launch {
     params.max_length = static_cast<int32_t>(plan.spec.max_length);
     const auto rows = static_cast<float>(std::min(plan.spec.s_q * plan.spec.heads, kRows));
     params.partial_cost = kPartialBlocks * rows / kRows / static_cast<float>(plan.layout.parts);
-    params.memory_decides = plan.instance->source == Source::kTokenBoxes;
     params.layout = plan.layout;
   }
 

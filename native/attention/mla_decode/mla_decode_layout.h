@@ -37,9 +37,6 @@ inline constexpr int kLongPart = 48;
 
 // What a part pays for starting on a request, in blocks: loading Q and storing the result. Included in the cost that the schedule balances.
 inline constexpr int kRequestOverheadBlocks = 2;
-// Where memory decides, with one row tile, other CTAs use what one leaves: from so many blocks a part on it is not counted, so that requests of equal lengths
-// fall into equal pieces (measured: better at 31 blocks a part, nothing at 16, worse at 6).
-inline constexpr int kUncountedOverheadPart = 24;
 
 // What a partial result costs all parts together, in blocks: 64 rows of 512 floats written and read again against 64 tokens of 576 BF16 values.
 inline constexpr float kPartialBlocks = 2.0f * kRows * kValueDim * 4 / (kBlock * kTokenDim * 2);
@@ -54,11 +51,10 @@ inline constexpr int kMergeCtasPerSm = 4;
 inline constexpr int kMergeCtasPerSmOfManyRows = 3;
 inline constexpr int kMergeRowsPerWarp = 32;
 // Shares that the schedule tries.
-inline constexpr int kShares = 7;
+inline constexpr int kShares = 6;
 
 // The schedule, int32 values in device memory, written once per decode step and read by every layer's launch:
-//   header   [4]               first entry of a block table that names no page, request << 32 | column, all ones: none; blocks a part (cost units); what starting
-//                              on a request costs
+//   header   [4]               first entry of a block table that names no page, request << 32 | column, all ones: none; blocks a part (cost units)
 //   parts    [parts][8]        first request, last request, end block of the last (counted from its first block), which of the two lie in other parts
 //                              too and whether parts are long; and the stretch of the first request: its length, query tokens, absolute first block, blocks. So a part starts
 //                              loading after one read.
@@ -66,7 +62,6 @@ inline constexpr int kShares = 7;
 // A part has two partial results at most: number 2 * part of its first request, 2 * part + 1 of its last where that is another.
 inline constexpr int kBadPageAt = 0;  // uint64
 inline constexpr int kShareAt = 2;
-inline constexpr int kOverheadAt = 3;
 inline constexpr int kFirstCut = 1;
 inline constexpr int kLastCut = 2;
 inline constexpr int kLong = 4;  // the same in all parts
@@ -87,10 +82,9 @@ struct ScheduleParams {
   int32_t* schedule;
   int32_t batch;
   int32_t s_q;
-  int32_t window;          // 0: none
-  int32_t max_length;      // longer lengths are cut to it
-  float partial_cost;      // of a partial result, in blocks of one part
-  int32_t memory_decides;  // where parts are long
+  int32_t window;      // 0: none
+  int32_t max_length;  // longer lengths are cut to it
+  float partial_cost;  // of a partial result, in blocks of one part
   FaultSite bad_length;
   FaultSite bad_q_tokens;
   ScheduleLayout layout;

@@ -81,7 +81,7 @@ class Combiner {
     const int tokens = params_.q_tokens != nullptr ? min(max(params_.q_tokens[request], 0), params_.s_q) : params_.s_q;
     const int32_t* entry = params_.schedule + params_.layout.requests_at() + request;
     const int begin = entry[0];
-    const int blocks = entry[1] - begin - params_.schedule[kOverheadAt];  // of cost, which is nil where there are none
+    const int blocks = entry[1] - begin - kRequestOverheadBlocks;  // of cost, which is nil where there are none
     const Share share(params_.schedule[kShareAt]);
     const int first = share.part_of(begin);
     const int splits = pieces(begin, blocks, share);

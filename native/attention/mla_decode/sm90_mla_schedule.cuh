@@ -14,10 +14,8 @@ inline constexpr int kCached = 2048;
 struct ScheduleStorage {
   int begins[kCached + 1];
   int warp_sums[2][kScheduleWarps];  // rounds take turns, so that one barrier a round is enough
-  int warp_counts[2][kScheduleWarps];
   int warp_largest[2][kScheduleWarps];
   int pieces[kShares];  // of requests that a share cuts
-  int overhead;         // what starting on a request costs
   int bad_length;       // first request whose length lies outside its bounds, and whose query tokens do
   int bad_q_tokens;
 };
@@ -32,7 +30,7 @@ class Requests {
   // Of the cost that its blocks are.
   __device__ int begin(int request) const { return request <= kCached ? shared_.begins[request] : table_[request]; }
   // The next one begins behind them.
-  __device__ int blocks(int request) const { return max(begin(request + 1) - begin(request) - shared_.overhead, 0); }
+  __device__ int blocks(int request) const { return max(begin(request + 1) - begin(request) - kRequestOverheadBlocks, 0); }
 
   __device__ void set(int request, int begin) const {
     if (request <= kCached) shared_.begins[request] = begin;
@@ -62,72 +60,51 @@ class Requests {
 // Where costs begin, their sum and the largest, as the rounds over the requests go on.
 class Prefix {
  public:
-  __device__ Prefix(const ScheduleParams& params, ScheduleStorage& shared) : params_(params), shared_(shared) {}
+  __device__ explicit Prefix(ScheduleStorage& shared) : shared_(shared) {}
 
-  // The cost before this thread's request of so many blocks.
-  __device__ int add(int blocks) {
+  // The sum before this thread's cost.
+  __device__ int add(int cost) {
     const int lane = static_cast<int>(threadIdx.x % 32);
     const int warp = static_cast<int>(threadIdx.x / 32);
-    int sum = blocks;
+    int sum = cost;
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
       const int other = __shfl_up_sync(0xffffffffu, sum, distance);
       if (lane >= distance) sum += other;
     }
-    const unsigned used = __ballot_sync(0xffffffffu, blocks > 0);
-    const int largest = __reduce_max_sync(0xffffffffu, blocks);
-    if (lane == 31) {
-      shared_.warp_sums[turn_][warp] = sum;
-      shared_.warp_counts[turn_][warp] = __popc(used);
-      shared_.warp_largest[turn_][warp] = largest;
-    }
+    const int largest = __reduce_max_sync(0xffffffffu, cost);
+    if (lane == 31) shared_.warp_sums[turn_][warp] = sum, shared_.warp_largest[turn_][warp] = largest;
     __syncthreads();
-    const bool real = lane < kScheduleWarps;
-    const int of_warp = real ? shared_.warp_sums[turn_][lane] : 0;
-    const int count_of_warp = real ? shared_.warp_counts[turn_][lane] : 0;
-    const int round = __reduce_add_sync(0xffffffffu, of_warp);
-    const int round_count = __reduce_add_sync(0xffffffffu, count_of_warp);
-    if (total_ == 0) {
-      const bool uncounted =
-          params_.memory_decides != 0 && params_.batch <= kScheduleThreads && round >= kUncountedOverheadPart * params_.layout.parts;
-      overhead_ = uncounted ? 0 : kRequestOverheadBlocks;
-    }
-    const int before = __reduce_add_sync(0xffffffffu, lane < warp ? of_warp : 0) + sum - blocks;
-    const int count_before = __reduce_add_sync(0xffffffffu, lane < warp ? count_of_warp : 0) + __popc(used & ((1u << lane) - 1));
-    const int begin = total_ + before + overhead_ * count_before;
-    total_ += round + overhead_ * round_count;
-    largest_ = max(largest_, overhead_ + __reduce_max_sync(0xffffffffu, real ? shared_.warp_largest[turn_][lane] : 0));
+    const int of_warp = lane < kScheduleWarps ? shared_.warp_sums[turn_][lane] : 0;
+    const int before = total_ + __reduce_add_sync(0xffffffffu, lane < warp ? of_warp : 0) + sum - cost;
+    total_ += __reduce_add_sync(0xffffffffu, of_warp);
+    largest_ = max(largest_, __reduce_max_sync(0xffffffffu, lane < kScheduleWarps ? shared_.warp_largest[turn_][lane] : 0));
     turn_ ^= 1;
-    return begin;
+    return before;
   }
 
   __device__ int total() const { return total_; }
   __device__ int largest() const { return largest_; }
-  __device__ int overhead() const { return overhead_; }
 
  private:
-  const ScheduleParams& params_;
   ScheduleStorage& shared_;
   int turn_ = 0;
   int total_ = 0;
   int largest_ = 1;
-  int overhead_ = kRequestOverheadBlocks;
 };
 
 __device__ inline Share approximate_share(int share) { return {share, __fdividef(1.0f, static_cast<float>(share))}; }
 __device__ inline int divide_up(int value, int by) { return (value + by - 1) / by; }
 
 // Blocks of a part. The even share cuts most requests when there are about as many requests as parts; a slightly larger one, or one that whole requests
-// of the largest kind or equal pieces of them fill, may cut fewer and cost less. Two warps try a share: one piece of code for all, since a kernel this short
-// waits for its code.
+// of the largest kind fill, may cut fewer and cost less. Two warps try a share: one piece of code for all, since a kernel this short waits for its code.
 __device__ inline int choose_share(const ScheduleParams& params, const Requests& requests, const Prefix& prefix, ScheduleStorage& shared) {
   static_assert(2 * kShares <= kScheduleWarps && kShares <= 8, "two warps a share; its number has three bits below");
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x / 32);
   const int even = max(divide_up(prefix.total(), params.layout.parts), 1);
   const int whole = divide_up(even, prefix.largest()) * prefix.largest();
-  const int piece = divide_up(prefix.largest(), max(prefix.largest() / even, 1));
-  const auto candidate = [&](int i) { return i < kShares - 2 ? even + i * max(even / 48, 1) : i == kShares - 2 ? whole : max(piece, even); };
+  const auto candidate = [&](int i) { return i < kShares - 1 ? even + i * max(even / 48, 1) : whole; };
   if (warp < 2 * kShares) {
     const Share share = approximate_share(candidate(warp / 2));
     int count = 0;
@@ -142,9 +119,7 @@ __device__ inline int choose_share(const ScheduleParams& params, const Requests&
   // Every warp compares all, one a lane; of equal ones the first.
   const int own = candidate(min(lane, kShares - 1));
   const int cut = shared.pieces[min(lane, kShares - 1)];
-  // With more pieces than parts, some part has two of them to start on, which the share does not know of where that is not counted.
-  const int starts = prefix.overhead() == 0 && cut > divide_up(prefix.total(), own) ? kRequestOverheadBlocks : 0;
-  const float cost = static_cast<float>(own + starts) + params.partial_cost * static_cast<float>(cut) + (cut > 0 ? kMergeBlocks : 0.0f);
+  const float cost = static_cast<float>(own) + params.partial_cost * static_cast<float>(cut) + (cut > 0 ? kMergeBlocks : 0.0f);
   const unsigned key = lane < kShares ? (__float_as_uint(cost) & ~7u) | static_cast<unsigned>(lane) : ~0u;
   return __shfl_sync(0xffffffffu, own, static_cast<int>(__reduce_min_sync(0xffffffffu, key) & 7u));
 }
@@ -180,24 +155,20 @@ __global__ void __launch_bounds__(kScheduleThreads) schedule_kernel(const __grid
   __syncthreads();
 
   // Where each request's cost begins.
-  Prefix prefix(params, shared);
+  Prefix prefix(shared);
   for (int first = 0; first < params.batch; first += kScheduleThreads) {
     const int request = first + static_cast<int>(threadIdx.x);
     const int blocks = count_blocks(params, request, shared);
-    const int begin = prefix.add(blocks);
+    const int begin = prefix.add(blocks > 0 ? blocks + kRequestOverheadBlocks : 0);
     if (request < params.batch) requests.set(request, begin);
   }
   const int total = prefix.total();
-  if (threadIdx.x == kScheduleThreads - 1) {
-    requests.set(params.batch, total);
-    shared.overhead = prefix.overhead();
-  }
+  if (threadIdx.x == kScheduleThreads - 1) requests.set(params.batch, total);
   __syncthreads();
   const int share = choose_share(params, requests, prefix, shared);
   if (threadIdx.x == kScheduleThreads - 1) {
     *reinterpret_cast<unsigned long long*>(params.schedule + kBadPageAt) = ~0ull;
     params.schedule[kShareAt] = share;
-    params.schedule[kOverheadAt] = prefix.overhead();
     report_bad_values(params, shared);
   }
 
