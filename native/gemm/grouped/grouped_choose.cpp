@@ -44,7 +44,7 @@ Choice evaluate(const Problem& problem, const Config& config, int index) {
   choice.memory_clocks = groups * ((rows + n) * double(problem.k) + rows * n * kOutBytes) / device_bytes_per_clock(problem.memory_bytes);
   // Where no cluster is formed, tiles side by side along M read the same B at about the same time, and some of their requests meet on the way to the L2:
   // so much is left, by the times of 128x192 tiles beside 256x128 ones (../NOTES.md, 17).
-  const double asked = config.multicast > 1 ? 1.0 : 0.75;
+  const double asked = config.multicast > 1 ? 1.0 : 0.7;
   choice.clocks = total_clocks(choice.tiles_clocks, choice.memory_clocks, asked * tiles * blocks * config.l2_stage_bytes() / kL2BytesPerClock);
   return choice;
 }
