@@ -119,9 +119,7 @@ __device__ inline int choose_share(const ScheduleParams& params, const Requests&
   // Every warp compares all, one a lane; of equal ones the first.
   const int own = candidate(min(lane, kShares - 1));
   const int cut = shared.pieces[min(lane, kShares - 1)];
-  // With more pieces than parts, parts go over from one to another, which costs a block more than what is included for it (measured: 64 requests in halves).
-  const int changes = int64_t{cut} * own > prefix.total() ? 1 : 0;
-  const float cost = static_cast<float>(own + changes) + params.partial_cost * static_cast<float>(cut) + (cut > 0 ? kMergeBlocks : 0.0f);
+  const float cost = static_cast<float>(own) + params.partial_cost * static_cast<float>(cut) + (cut > 0 ? kMergeBlocks : 0.0f);
   const unsigned key = lane < kShares ? (__float_as_uint(cost) & ~7u) | static_cast<unsigned>(lane) : ~0u;
   return __shfl_sync(0xffffffffu, own, static_cast<int>(__reduce_min_sync(0xffffffffu, key) & 7u));
 }
