@@ -373,7 +373,7 @@ class SmallPageLoader : LoaderBase {
       : LoaderBase(params, shared), buffer_(static_cast<int>(threadIdx.x) / 64), turn_(static_cast<int>(threadIdx.x) / 32 % 2) {}
 
   __device__ void run() {
-    walk([this](const Segment& segment, int block) { look_up_all(segment, block + buffer_); }, [](const Segment&, int) {},
+    walk([this](const Segment& segment, int block) { look_up(segment, block + buffer_); }, [](const Segment&, int) {},
          [this](const Segment& segment, int block, int buffer) {
            if (buffer == buffer_) load_block(segment, block);
          });
@@ -385,14 +385,12 @@ class SmallPageLoader : LoaderBase {
 
   __device__ static int token_of(int block, int round) { return block * kBlock + round * kTokens + static_cast<int>(threadIdx.x % 32 / 8); }
 
-  __device__ void look_up(const Segment& segment, int block, int round) {
-    const int token = token_of(block, round);
-    if (token < segment.length) entries_[round] = table_entry(params_, segment, token);
-  }
-
-  __device__ void look_up_all(const Segment& segment, int block) {
+  __device__ void look_up(const Segment& segment, int block) {
 #pragma unroll
-    for (int round = 0; round < kRounds; ++round) look_up(segment, block, round);
+    for (int round = 0; round < kRounds; ++round) {
+      const int token = token_of(block, round);
+      if (token < segment.length) entries_[round] = table_entry(params_, segment, token);
+    }
   }
 
   // When all but the last so many batches of copies are there.
@@ -423,8 +421,8 @@ class SmallPageLoader : LoaderBase {
     }
     const int row = threadIdx.x % 32 / 8;
     uint8_t* const even = shared_.k[buffer_] + chunk * kChunkBytes + row * 128 + (unit ^ row) * 16;
-    uint8_t* const odd =
-        even + kTokens * 128 + (((unit ^ row ^ kTokens) - (unit ^ row)) * 16);  // the other half of eight rows, whose swizzle differs in one bit
+    // The other half of eight rows, whose swizzle differs in one bit.
+    uint8_t* const odd = even + kTokens * 128 + ((unit ^ row ^ kTokens) - (unit ^ row)) * 16;
     const auto target = [&](int round) { return (round % 2 == 0 ? even : odd) + round / 2 * 1024; };
     wait_free(buffer_, part);
 #pragma unroll
@@ -441,7 +439,7 @@ class SmallPageLoader : LoaderBase {
       cutlass::arch::cp_async_fence();
     }
     next_turn(buffer_);
-    look_up_all(segment, block + 2);
+    look_up(segment, block + 2);
     if (turn_ == 1) {
       tell<1>(chunk);
       tell<0>(kValueChunks);
