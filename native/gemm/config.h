@@ -71,6 +71,8 @@ struct Config {
   constexpr bool shares() const { return tile_m == 128 && tile_n > 128 && k_groups == 1 && slices == 1; }
   // Whether tiles of half the columns can be taken beside whole ones, so that the last round of tiles is not a whole one for a few.
   constexpr bool halves() const { return tile_m == 256; }
+  // Columns of the narrow tiles that a grouped GEMM takes where whole ones would be mostly empty, and in the last round; 0: it has none.
+  constexpr int narrow_cols() const { return tile_n == 192 ? tile_n / 3 : 0; }
   // How many rows of 128x128 scales a tile can touch.
   constexpr int scale_rows() const { return (kTileK - std::gcd(tile_n, kTileK) + tile_n + kTileK - 1) / kTileK; }
 };

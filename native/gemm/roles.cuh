@@ -4,16 +4,17 @@
 // What sets one GEMM apart from another is its Op, a type with
 //   kConfig, Out, Params, Shared, Tile, Scheduler
 //   kColumnScales   B has a scale for each column and K block instead of one for 128 columns
-//   kHalves         a tile may be of its first tile_n / 2 columns only: Tile has a flag `half`
+//   kNarrowCols     a tile may be of so many of its first columns only, where is_narrow(tile); 0: all tiles are whole
 //   kShares         a tile may be of some of its K blocks only, from `begin` to `end`; the other sums go through params.shared_sums
 //   kInterleaved    the math groups hold every other 64 rows of the tile instead of a half each
 //   kRagged         a tile may end before tile_m rows, at a row that is not the last of D
 //   kAnyRow         a tile may begin at any row of A, not only at multiples of tile_m
 //   kAccumulates    params.c, where it is not null, is added
-//   kTable          the scheduler reads a table in shared memory, which the kernel has begun to fill
+//   kFed            looking a tile up takes long, so that a warp of its own does it for all roles, through shared.feed; its scheduler may read what the kernel
+//                   has begun to write to shared memory
 //   kUnroll         K blocks of the main loop's body
-// and static functions of params and tile (and some of shared memory): scheduler, blocks, load_a, load_b, load_a_scales, load_b_scales or b_scale_row, store_box, row_end, plane and
-// c_plane (elements before the tile's matrix in D and C).
+// and static functions of params and tile (and some of shared memory): scheduler, blocks, load_a, load_b, b_bytes, load_a_scales, load_b_scales or b_scale_row,
+// store_box, is_narrow, row_end, plane and c_plane (elements before the tile's matrix in D and C).
 #pragma once
 
 #include <cutlass/arch/barrier.h>
@@ -87,12 +88,12 @@ inline constexpr auto kLoadHint = static_cast<uint64_t>(cute::TMA::CacheHintSm90
 // The tiles of a CTA, the first one looked up. Every role has its own, copied from one that is made before the roles part: looking up costs a fetch of cold code
 // and constants, which so hides behind the making of the barriers.
 template <class Op>
-struct Walk {
+struct OwnWalk {
   typename Op::Scheduler scheduler;
   typename Op::Tile tile{};
   bool more = true;
 
-  __device__ explicit Walk(typename Op::Scheduler at_start) : scheduler(at_start) { advance(); }
+  __device__ explicit OwnWalk(typename Op::Scheduler at_start) : scheduler(at_start) { advance(); }
 
   __device__ void advance() {
     constexpr Config kConfig = Op::kConfig;
@@ -100,6 +101,58 @@ struct Walk {
     if constexpr (kConfig.multicast > 1) tile.col += static_cast<int>(blockIdx.x % kConfig.multicast) * kConfig.tile_n;
   }
 };
+
+// Tiles on their way from the warp that looks them up to the roles, which read each once and so in the same order.
+template <class Tile>
+struct TileFeed {
+  static constexpr int kAhead = 8;  // producers of tiles of one K block may be a ring of stages ahead
+  using Ring = tile::Ring<kAhead>;
+  struct Entry {
+    Tile tile;
+    bool more;  // or there is no tile
+  };
+
+  Entry entries[kAhead];
+  Ring ring;  // given back by every lane
+};
+
+template <class Op>
+struct FedWalk {
+  using Feed = TileFeed<typename Op::Tile>;
+
+  typename Op::Shared& shared;
+  typename Op::Tile tile{};
+  bool more = true;
+  uint32_t seen = 0;
+
+  __device__ explicit FedWalk(typename Op::Shared& from) : shared(from) { advance(); }
+
+  __device__ void advance() {
+    const typename Feed::Ring::Position at{static_cast<int>(seen % Feed::kAhead), seen / Feed::kAhead % 2};
+    shared.feed.ring.wait_filled(at);
+    tile = shared.feed.entries[at.stage].tile;
+    more = shared.feed.entries[at.stage].more;
+    shared.feed.ring.release_by_lane(at);
+    ++seen;
+  }
+};
+
+template <class Op>
+using Walk = std::conditional_t<Op::kFed, FedWalk<Op>, OwnWalk<Op>>;
+
+// By the warp that looks tiles up.
+template <class Op>
+__device__ void feed_tiles(OwnWalk<Op> walk, typename Op::Shared& shared) {
+  for (typename TileFeed<typename Op::Tile>::Ring::Position at;; at.advance()) {
+    shared.feed.ring.wait_free(at);
+    if (threadIdx.x % 32 == 0) {
+      shared.feed.entries[at.stage] = {walk.tile, walk.more};
+      shared.feed.ring.fill_by_stores(at);
+    }
+    if (!walk.more) return;
+    walk.advance();
+  }
+}
 
 // Several warps load, since issuing copies takes a warp longer than narrow tiles take to multiply: one A, one B, and a third the strips of scales; without
 // strips the scales go with the values they belong to.
@@ -160,26 +213,26 @@ class Producer {
       const Tile tile = walk.tile;
       const BlockRange range = Op::blocks(params_, shared_, tile);
       BScales scales{};
-      BScales next_first{};
       for (int block = range.begin; block < range.end; ++block, at_.advance()) {
         shared_.ring.wait_free(at_);
         if (lane == 0) Op::load_b(params_, filled_barrier(), shared_.b[at_.stage], tile, block);
         BScales own{};
         if constexpr (kStageScales) {
-          if (block == range.begin) {
-            walk.advance();
-            if (walk.more) next_first = first_scales(walk.tile);
-          }
           const int index = (block - range.begin) % 32;
           if (index == 0) {
             scales = ahead;
-            ahead = read_scales(tile, block + 32 + lane, range.end);
+            if (block + 32 < range.end) {
+              ahead = read_scales(tile, block + 32 + lane, range.end);
+            } else {
+              walk.advance();
+              if (walk.more) ahead = first_scales(walk.tile);
+            }
           }
 #pragma unroll
           for (int row = 0; row < kScaleRows; ++row) own.of[row] = __shfl_sync(0xffffffffu, scales.of[row], index);
         }
         if (lane == 0) {
-          uint32_t bytes = kConfig.b_stage_bytes();
+          uint32_t bytes = Op::b_bytes(tile);
           if constexpr (Op::kColumnScales) {
             auto& target = shared_.b_scales[at_.stage + at_.phase * kConfig.stages];
             bytes += sizeof target;
@@ -191,7 +244,6 @@ class Producer {
           shared_.ring.fill(at_, bytes);
         }
       }
-      ahead = next_first;
       if constexpr (!kStageScales) walk.advance();
     }
   }
@@ -322,21 +374,10 @@ struct Consumer {
     return min(max((rows + kAtomRows - 1) / kAtomRows, 0), kAtoms);
   }
 
-  __device__ static bool is_half(Tile tile) {
-    if constexpr (Op::kHalves) return tile.half;
-    return false;
-  }
-
   // Calls work<atoms, columns>() with what of the tile is to be multiplied.
   template <class Work>
   __device__ void with_extent(Tile tile, Work work) {
     constexpr int kWidth = kConfig.tile_n;
-    if constexpr (Op::kHalves) {
-      if (tile.half) {
-        work.template operator()<kAtoms, kWidth / 2>();
-        return;
-      }
-    }
     if constexpr (Op::kRagged) {
       const int used = atoms_in_use(tile);
       if (kAtoms > 1 && used == 1) {
@@ -345,6 +386,12 @@ struct Consumer {
       }
       if (used == 0) {
         work.template operator()<0, kWidth>();
+        return;
+      }
+    }
+    if constexpr (Op::kNarrowCols > 0) {
+      if (Op::is_narrow(tile)) {
+        work.template operator()<kAtoms, Op::kNarrowCols>();
         return;
       }
     }
@@ -668,7 +715,7 @@ struct Consumer {
   }
 
   // The column behind the tile's last in D.
-  __device__ int col_end(Tile tile) const { return is_half(tile) ? min(tile.col + kConfig.tile_n / 2, params.n) : params.n; }
+  __device__ int col_end(Tile tile) const { return Op::is_narrow(tile) ? min(tile.col + Op::kNarrowCols, params.n) : params.n; }
 
   // Calls visit(row, col, first value, second value) for each pair of this thread that lies inside D.
   template <class Visit>
@@ -834,21 +881,26 @@ __device__ void run_roles(const typename Op::Params& params, typename Op::Shared
     (cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(descriptors)), ...);
     shared.ring.init(4 * kConfig.row_groups() * kConfig.multicast, 2);
     if constexpr (kConfig.strips()) shared.scale_ring.init(128 * kConfig.math_groups(), 32);
+    if constexpr (Op::kFed) shared.feed.ring.init(32 * Producer<Op>::kWarps + 128 * kConfig.math_groups());
     if constexpr (kConfig.slices > 1) {
       shared.all_sent.init(1);
       shared.all_sent.arrive_and_expect_tx(sizeof shared.sent / kConfig.slices * (kConfig.slices - 1));
     }
     cutlass::arch::fence_barrier_init();
   }
-  const auto split = [&](Walk<Op> walk) {
+  const auto split = [&](auto walk) {
     const int group = cutlass::canonical_warp_group_idx();
     if (group == 0) {
       // Two math groups of 232 registers a thread need what the loading group does not use.
       if constexpr (Op::kConfig.moves_registers()) cutlass::arch::warpgroup_reg_dealloc<40>();
-      if (threadIdx.x < 32 * Producer<Op>::kWarps) Producer<Op>(params, shared).run(walk);
+      const int warp = static_cast<int>(threadIdx.x) / 32;
+      if (warp < Producer<Op>::kWarps) Producer<Op>(params, shared).run(walk());
+      if constexpr (Op::kFed) {
+        if (warp == Producer<Op>::kWarps) feed_tiles<Op>(OwnWalk<Op>(Op::scheduler(params, shared)), shared);
+      }
     } else {
       if constexpr (Op::kConfig.moves_registers()) cutlass::arch::warpgroup_reg_alloc<232>();
-      Consumer<Op>(params, shared, group - 1, walk).run();
+      Consumer<Op>(params, shared, group - 1, walk()).run();
       if constexpr (Op::kConfig.multicast > 1) {
         cute::cluster_arrive();  // other CTAs of the cluster still count on this one's barriers
         cute::cluster_wait();
@@ -864,13 +916,13 @@ __device__ void run_roles(const typename Op::Params& params, typename Op::Shared
       if constexpr (Op::kConfig.slices > 1) cute::cluster_arrive();  // waited for where it matters
     }
   };
-  if constexpr (Op::kTable) {
+  if constexpr (Op::kFed) {
     publish();
-    split(Walk<Op>(Op::scheduler(params, shared)));
+    split([&] { return FedWalk<Op>(shared); });
   } else {
-    const Walk<Op> walk(Op::scheduler(params, shared));
+    const OwnWalk<Op> walk(Op::scheduler(params, shared));
     publish();
-    split(walk);
+    split([&] { return walk; });
   }
 }
 

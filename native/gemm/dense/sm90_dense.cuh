@@ -10,19 +10,19 @@ template <Config kConfigValue, class OutType>
 struct Dense {
   static constexpr Config kConfig = kConfigValue;
   static constexpr bool kColumnScales = false;
-  static constexpr bool kHalves = kConfig.halves();
+  static constexpr int kNarrowCols = kConfig.halves() ? kConfig.tile_n / 2 : 0;
   static constexpr bool kShares = kConfig.shares() && !std::is_same_v<OutType, __nv_fp8_e4m3>;
   static constexpr bool kInterleaved = false;
   static constexpr bool kRagged = false;
   static constexpr bool kAnyRow = false;
   static constexpr bool kAccumulates = !std::is_same_v<OutType, __nv_fp8_e4m3>;
-  static constexpr bool kTable = false;
+  static constexpr bool kFed = false;
   static constexpr int kUnroll = 4;
   using Out = OutType;
   using Params = gemm::Params;
   using Shared = SharedStorage<kConfig, Out>;
   using Tile = DenseTile;
-  using Scheduler = TileWalk<kHalves, kShares>;
+  using Scheduler = TileWalk<kConfig.halves(), kShares>;
 
   __device__ static Scheduler scheduler(const Params& params, const Shared&) {
     return Scheduler(params.order, static_cast<int>(blockIdx.x) / kConfig.slices, static_cast<int>(gridDim.x) / kConfig.slices);
@@ -44,6 +44,8 @@ struct Dense {
   __device__ static void load_b(const Params& params, uint64_t* barrier, void* target, Tile tile, int block) {
     cute::SM90_TMA_LOAD_2D::copy(&params.b, barrier, kLoadHint, target, block * kTileK, tile.col);
   }
+  // Whole, whatever of it is used.
+  __device__ static uint32_t b_bytes(Tile) { return kConfig.b_stage_bytes(); }
   __device__ static uint32_t load_a_scales(const Params& params, uint64_t* barrier, void* target, Tile tile, int block) {
     cute::SM90_TMA_LOAD_2D::copy(&params.a_scales, barrier, kLoadHint, target, tile.row, block);
     return sizeof(Shared::a_scales[0]);
@@ -55,6 +57,7 @@ struct Dense {
   __device__ static void store_box(const Params& params, const void* source, Tile, int row, int col) {
     cute::SM90_TMA_STORE_2D::copy(&params.d, source, col, row);
   }
+  __device__ static bool is_narrow(Tile tile) { return kNarrowCols > 0 && tile.half; }
   __device__ static int row_end(const Params& params, Tile) { return params.m; }
   __device__ static int64_t plane(const Params&, Tile) { return 0; }
   __device__ static int64_t c_plane(const Params&, Tile) { return 0; }

@@ -37,7 +37,7 @@ struct CommonPlan : h4j_plan {
     // A tile a group and column more than the rows alone need, where the rows are divided among the groups.
     const Config& config = instance->config;
     const int64_t tile_rows = planes > 1 ? groups * ceil_div(rows, config.tile_m) : ceil_div(rows, config.tile_m) + groups;
-    const int64_t tiles = tile_rows * choice.raster.tiles_n;
+    const int64_t tiles = tile_rows * (choice.columns.whole + choice.columns.narrow);
     if (tiles > INT32_MAX) {
       invalid(operation, rows_name, format("%lld with n %lld", static_cast<long long>(rows), static_cast<long long>(n)),
               format("at most 2^31 - 1 tiles of %d x %d", config.tile_m, config.tile_n));
@@ -155,6 +155,8 @@ struct Launch final : h4j_launch {
                               CU_TENSOR_MAP_SWIZZLE_128B, "a");
     bound.b = describe_planes(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.b, spec.groups, spec.n, spec.k, args.b_group_ld, args.b_ld, 1, config.tile_n,
                               kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "b");
+    bound.b_narrow = describe_planes(CU_TENSOR_MAP_DATA_TYPE_UINT8, args.b, spec.groups, spec.n, spec.k, args.b_group_ld, args.b_ld, 1,
+                                     config.narrow_cols() > 0 ? config.narrow_cols() : config.tile_n, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "b");
     bound.a_scales = describe_planes(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, args.a_scales, planes, k_blocks, rows, a_scales_group_ld, args.a_scales_ld, 4,
                                      config.strip_blocks(), copy_rows(config) + kScaleSlack, CU_TENSOR_MAP_SWIZZLE_NONE, "a_scales");
     bound.d = describe_planes(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, args.d, planes, rows, spec.n, d_group_ld, args.d_ld, 2, kBoxRows, config.store_cols(),
@@ -173,9 +175,7 @@ struct Launch final : h4j_launch {
     bound.m = static_cast<int32_t>(rows);
     bound.n = static_cast<int32_t>(spec.n);
     bound.k_blocks = static_cast<int32_t>(k_blocks);
-    bound.tiles_n = plan.choice.raster.tiles_n;
-    bound.raster_group = plan.choice.raster.group;
-    bound.raster_along_m = plan.choice.raster.along_m;
+    bound.columns = plan.choice.columns;
     params = bound;
   }
 

@@ -25,13 +25,13 @@ double mean_tiles(int64_t rows, int tile_m) {
 Choice evaluate(const Problem& problem, const Config& config, int index) {
   Choice choice{};
   choice.index = index;
-  const auto tiles_m = static_cast<int>(ceil_div(problem.rows, config.tile_m));
-  const auto tiles_n = static_cast<int>(ceil_div(problem.n, config.cluster_cols()));
+  const auto rest = static_cast<int>(problem.n % config.cluster_cols());
+  const bool narrow = rest > 0 && rest <= config.narrow_cols();
   // Bands of 2048 rows: measured on an H200 for groups of 4096 and 8192 rows (../NOTES.md, 15).
-  choice.raster = {tiles_m, tiles_n, std::min(tiles_m, 2048 / config.tile_m), 1};
+  choice.columns = {static_cast<int>(problem.n / config.cluster_cols()) + (rest > 0 && !narrow), narrow, 2048 / config.tile_m};
   const double groups = double(problem.groups);
   const double each = mean_tiles(problem.rows, config.tile_m);
-  const double tiles = groups * each * tiles_n * config.multicast;
+  const double tiles = groups * each * (choice.columns.whole + 0.5 * choice.columns.narrow) * config.multicast;
   const double active = std::min<double>(tiles, problem.sms);
   const double blocks = double(ceil_div(problem.k, kTileK));
   // Where nobody knows how many tiles there will be, some CTA takes about one more than the mean. So narrower tiles win where each takes few (6 groups of
@@ -68,12 +68,11 @@ std::string instance_name(const Config& config) {
 
 std::string explain(const Problem& problem, const Config& config, const Choice& choice) {
   return format(
-      "%lld groups of %lld rows on average: %dx%d tiles, %d stages, %d K groups: %d x %d tiles a group on %d SMs, rasterised in groups of %d along "
-      "%s; "
+      "%lld groups of %lld rows on average: %dx%d tiles, %d stages, %d K groups: %lld x %d tiles%s a group on %d SMs, %d rows of tiles side by side; "
       "predicted %.0f clocks: tensor core, L2 and epilogue %.0f, device memory %.0f",
       static_cast<long long>(problem.groups), static_cast<long long>(problem.rows), config.tile_m, config.tile_n, config.stages, config.k_groups,
-      choice.raster.tiles_m, choice.raster.tiles_n, problem.sms, choice.raster.group, choice.raster.along_m ? "M" : "N", choice.clocks,
-      choice.tiles_clocks, choice.memory_clocks);
+      static_cast<long long>(ceil_div(problem.rows, config.tile_m)), choice.columns.whole, choice.columns.narrow != 0 ? " and narrow ones" : "",
+      problem.sms, choice.columns.band, choice.clocks, choice.tiles_clocks, choice.memory_clocks);
 }
 
 }  // namespace h4j::gemm::grouped

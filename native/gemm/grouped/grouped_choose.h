@@ -6,6 +6,7 @@
 #include <string>
 
 #include "gemm/config.h"
+#include "gemm/grouped/grouped_walk.h"
 
 namespace h4j::gemm::grouped {
 
@@ -19,8 +20,8 @@ struct Problem {
 };
 
 struct Choice {
-  int index;      // into the candidates
-  Raster raster;  // of an average group
+  int index;  // into the candidates
+  Columns columns;
   double clocks;  // predicted
   double tiles_clocks;
   double memory_clocks;

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "gemm/config.h"
+#include "gemm/grouped/grouped_walk.h"
 #include "runtime/fault.h"
 
 namespace h4j::gemm::grouped {
@@ -27,6 +28,7 @@ constexpr int copy_rows(const Config& config) { return config.tile_m < 128 ? con
 struct Params {
   CUtensorMap a;         // [planes, M, K] E4M3, box [copy_rows, 128]
   CUtensorMap b;         // [groups, N, K] E4M3, box [tile_n, 128]
+  CUtensorMap b_narrow;  // the same for narrow tiles, box [narrow_cols, 128]
   CUtensorMap a_scales;  // [planes, ceil(K/128), M] F32, box [strip_blocks, copy_rows + 4]
   CUtensorMap d;         // [planes, M, N] BF16, box [64, store_cols]
   const float* b_scales;
@@ -43,9 +45,7 @@ struct Params {
   int32_t m;  // rows in use, of a plane where there are some
   int32_t n;
   int32_t k_blocks;
-  int32_t tiles_n;
-  int32_t raster_group;  // tiles of the grouped dimension that run side by side, within a group
-  int32_t raster_along_m;
+  Columns columns;
 };
 
 }  // namespace h4j::gemm::grouped

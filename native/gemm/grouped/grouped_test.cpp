@@ -105,9 +105,47 @@ TEST(GroupedGemmPlan, FindsAnInstanceForEveryShapeOnEveryCard) {
 
 TEST(GroupedGemmChoose, GivesTallTilesToManyRowsOnly) {
   const h4j_device_info device = described("H100-SXM");
-  EXPECT_EQ(0, std::strncmp("gemm_grouped_256x", planned(masked_spec(6, 8192, 4096, 4096, 2048), device).kernel, 17));
+  EXPECT_EQ(0, std::strncmp("gemm_grouped_256x", planned(masked_spec(32, 512, 192, 4096, 2048), device).kernel, 17));
   EXPECT_EQ(0, std::strncmp("gemm_grouped_128x", planned(masked_spec(6, 4096, 1024, 6144, 7168), device).kernel, 17));
+  EXPECT_EQ(0, std::strncmp("gemm_grouped_128x", planned(masked_spec(8, 8192, 4096, 4096, 2048), device).kernel, 17));
   EXPECT_NE(0, std::strncmp("gemm_grouped_256x", planned(masked_spec(32, 4096, 20, 6144, 7168), device).kernel, 17));
+}
+
+// All takers together come to each narrow tile's columns of each row of tiles once.
+TEST(GroupedGemmWalk, TakesEveryTileOnce) {
+  constexpr int kNarrow = 64;
+  std::mt19937_64 random(20261130);
+  const auto below = [&](int end) { return static_cast<int>(random() % static_cast<uint64_t>(end)); };
+  for (int round = 0; round < 2000; ++round) {
+    const int n = 8 * (1 + below(200));
+    const int rest = n % (gemm::grouped::kParts * kNarrow);
+    const bool narrow = rest > 0 && rest <= kNarrow;
+    const gemm::grouped::Columns columns{n / (gemm::grouped::kParts * kNarrow) + (rest > 0 && !narrow), narrow, 2 * (1 + below(8))};
+    const int tiles_m = below(40);
+    const int takers = 1 + below(132);
+    const int units = columns.units(tiles_m);
+    const int cut = gemm::grouped::first_cut(units, takers);
+    SCOPED_TRACE(::testing::Message() << tiles_m << " rows of tiles, n " << n << ", bands of " << columns.band << ", " << takers << " takers");
+    ASSERT_TRUE(cut == units || (cut % takers == 0 && gemm::grouped::kParts * (units - cut) <= takers));
+    const int cols = (n + kNarrow - 1) / kNarrow;
+    std::vector<int> seen(static_cast<size_t>(tiles_m * cols));
+    const auto take = [&](int row, int col) {
+      ASSERT_LT(row, tiles_m);
+      if (col < cols) ++seen[static_cast<size_t>(row * cols + col)];
+    };
+    for (int unit = 0; unit < units; ++unit) {
+      const gemm::grouped::Unit place = columns.at(unit, tiles_m);
+      ASSERT_GE(place.rows, 1);
+      for (int part = 0; part < gemm::grouped::kParts; ++part) {
+        if (place.col < columns.whole) {
+          take(place.row, gemm::grouped::kParts * place.col + part);
+        } else if (part < place.rows) {
+          take(place.row + part, gemm::grouped::kParts * place.col);
+        }
+      }
+    }
+    for (const int count : seen) ASSERT_EQ(1, count);
+  }
 }
 
 // The bound on |out - exact| relative to the sum of magnitudes: four tensor-core sums a K block, each kept to 13 fraction bits.
@@ -118,9 +156,11 @@ class GroupedGemmGpu : public testing::GpuTest {
   struct Case {
     std::vector<int64_t> sizes;  // rows of each group
     int64_t n, k;
-    int64_t rest = 0;      // rows behind the last group's, or in each plane
-    int64_t expected = 0;  // what the plan of planes is told
-    int64_t pad = 0;       // extra elements between rows, in units of 16
+    int64_t rest = 0;              // rows behind the last group's, or in each plane
+    int64_t expected = 0;          // what the plan of planes is told
+    int64_t pad = 0;               // extra elements between rows, in units of 16
+    int32_t sms = 0;               // how many may be used
+    const char* kernel = nullptr;  // the one that is meant
   };
 
   // All groups in one matrix, or each in a plane of its own.
@@ -152,7 +192,8 @@ class GroupedGemmGpu : public testing::GpuTest {
     h4j_plan* plan = nullptr;
     h4j_launch* launch = nullptr;
     if (planes) {
-      const h4j_gemm_masked_spec spec = masked_spec(static_cast<int32_t>(groups), rows, test.expected, test.n, test.k);
+      h4j_gemm_masked_spec spec = masked_spec(static_cast<int32_t>(groups), rows, test.expected, test.n, test.k);
+      spec.sm_budget = test.sms;
       h4j_gemm_masked_args args{};
       args.struct_size = sizeof args;
       args.a = upload(a), args.a_ld = ld, args.a_group_ld = rows * ld;
@@ -166,6 +207,7 @@ class GroupedGemmGpu : public testing::GpuTest {
     } else {
       h4j_gemm_grouped_spec spec = grouped_spec(static_cast<int32_t>(groups), rows, test.n, test.k);
       spec.ends_dtype = H4J_I64;
+      spec.sm_budget = test.sms;
       h4j_gemm_grouped_args args{};
       args.struct_size = sizeof args;
       args.a = upload(a), args.a_ld = ld;
@@ -177,7 +219,11 @@ class GroupedGemmGpu : public testing::GpuTest {
       H4J_ASSERT_OK(h4j_gemm_grouped_plan(&info_, &spec, &plan, &error));
       H4J_ASSERT_OK(h4j_gemm_grouped_bind(plan, device_, &args, &launch, &error));
     }
-    SCOPED_TRACE(describe_and_close(plan).kernel);
+    const h4j_plan_info info = describe_and_close(plan);
+    SCOPED_TRACE(info.kernel);
+    if (test.kernel != nullptr) {
+      EXPECT_STREQ(test.kernel, info.kernel);
+    }
     H4J_ASSERT_OK(h4j_launch_run(launch, stream_, -1, &error));
     synchronize();
     H4J_ASSERT_OK(h4j_launch_close(launch, &error));
@@ -233,6 +279,22 @@ TEST_F(GroupedGemmGpu, MatchesTheDefinitionOnEdgeShapes) {
   }
 }
 
+// Columns that fill no more than a narrow tile, and last rounds with and without tiles that are cut.
+TEST_F(GroupedGemmGpu, TakesNarrowTiles) {
+  constexpr const char* kKernel = "gemm_grouped_128x192x4_g1_c1";
+  const std::vector<int64_t> few = {300, 0, 129, 64, 5};
+  const std::vector<int64_t> many = {1500, 1300, 700};
+  for (const int64_t n : {440, 448, 384}) {
+    for (const int32_t sms : {6, 9, 12}) {
+      run({few, n, 272, 1500, 320, 0, sms, kKernel}, false);
+      run({few, n, 272, 20, 320, 0, sms, kKernel}, true);
+    }
+    run({many, n, 144, 0, 0, 0, 0, kKernel}, false);
+    run({many, n, 144, 0, 0, 0, 8, kKernel}, false);
+    run({many, n, 144, 0, 1500, 0, 16, kKernel}, true);
+  }
+}
+
 TEST_F(GroupedGemmGpu, WalksAsManyGroupsAsThereMayBe) {
   std::mt19937_64 random(20261125);
   std::vector<int64_t> sizes(512);
@@ -246,7 +308,7 @@ TEST_F(GroupedGemmGpu, RunsEveryInstance) {
   for (const gemm::grouped::Instance* instance : gemm::grouped::grouped_instances()) {
     const std::string name = gemm::grouped::instance_name(instance->config);
     bool chosen = false;
-    for (const int64_t expected : {20, 64, 100, 128, 300, 512}) {
+    for (const int64_t expected : {20, 64, 100, 128, 192, 300, 512}) {
       for (const int32_t groups : {3, 6, 32}) {
         for (const int64_t n : {64, 96, 112, 192, 448, 1024, 1344, 2112, 4096, 7168}) {
           if (chosen || planned(masked_spec(groups, 2 * expected, expected, n, 400), info_).kernel != name) continue;

@@ -10,26 +10,30 @@ namespace h4j::gemm::grouped {
 // What a CTA knows of the groups. Built by its first warp, read by all.
 struct GroupTable {
   int2 rows[kMaxGroups];      // first row, and the one behind the last, in the group's matrix
-  int tiles[kMaxGroups + 1];  // rows of tiles before the group's, and of all groups
+  int units[kMaxGroups + 1];  // before the group's, and of all groups
+  int first_cut;              // unit from which on they are cut into parts
 
-  // By a whole warp. One CTA also tells the host of extents that make no sense.
-  __device__ void build(const Params& params, int tile_m) {
+  // By a whole warp. One CTA also tells the host of extents that make no sense. `takers` share the parts of the last units, if those are cut.
+  __device__ void build(const Params& params, int tile_m, int takers) {
     Ends ends(params.extents, params.wide_extents, params.groups, params.planes ? INT32_MAX : params.m);
     FirstFault fault;
-    int tiles_before = 0;
+    int units_before = 0;
     for (int base = 0; base < params.groups; base += 32) {
       const int group = base + threadIdx.x % 32;
       Ends::Group own = params.planes ? plane(params, group) : ends.next(base);
       if (blockIdx.x == 0) fault.see(params.bad_extents, own.bad, group, own.got, own.begin, params.m);
-      const int count = (own.end - own.begin + tile_m - 1) / tile_m;
+      const int count = params.columns.units((own.end - own.begin + tile_m - 1) / tile_m);
       const int sum = inclusive_sum(count);
       if (group < params.groups) {
         rows[group] = make_int2(own.begin, own.end);
-        tiles[group] = tiles_before + sum - count;
+        units[group] = units_before + sum - count;
       }
-      tiles_before += __shfl_sync(kAllLanes, sum, 31);
+      units_before += __shfl_sync(kAllLanes, sum, 31);
     }
-    if (threadIdx.x % 32 == 0) tiles[params.groups] = tiles_before;
+    if (threadIdx.x % 32 == 0) {
+      units[params.groups] = units_before;
+      first_cut = gemm::grouped::first_cut(units_before, takers);
+    }
   }
 
  private:
@@ -45,29 +49,54 @@ struct GroupedTile {
   int col;
   int row_end;  // of the group
   int group;
+  bool narrow;
 };
 
-// Every so-many-th tile, or cluster's tiles, group after group; within a group in the raster's order. By whole warps.
-template <int kMulticast>
+// Every so-many-th unit, or cluster's unit, group after group; then at most a part of one of the last round's. By whole warps.
+template <int kMulticast, int kNarrowCols>
 class GroupScheduler {
  public:
   __device__ GroupScheduler(const Params& params, const GroupTable& table)
-      : params_(params), table_(table), index_(blockIdx.x / kMulticast), end_(table.tiles[params.groups] * params.tiles_n) {}
+      : params_(params), table_(table), index_(static_cast<int>(blockIdx.x) / kMulticast) {}
 
+  // `tile` is what it was given before; at first it is of group 0.
   __device__ bool next(int tile_m, int tile_n, GroupedTile& tile) {
-    if (index_ >= end_) return false;
-    // The tile's group lies ahead, 32 groups at a time.
-    for (unsigned passed = kAllLanes; passed == kAllLanes;) {
-      const int probe = group_ + 1 + static_cast<int>(threadIdx.x % 32);
-      passed = __ballot_sync(kAllLanes, probe <= params_.groups && table_.tiles[min(probe, kMaxGroups)] * params_.tiles_n <= index_);
-      group_ += __popc(passed);
+    if (kNarrowCols > 0 && below_) {
+      below_ = false;
+      tile.row += tile_m;
+      return true;
     }
-    const int before = table_.tiles[group_];
-    const Tile place =
-        tile_at(index_ - before * params_.tiles_n, table_.tiles[group_ + 1] - before, params_.tiles_n, params_.raster_group, params_.raster_along_m);
-    const int2 rows = table_.rows[group_];
-    tile = {rows.x + place.row * tile_m, place.col * tile_n, rows.y, group_};
-    index_ += gridDim.x / kMulticast;
+    int unit = index_;
+    int part = -1;
+    if (index_ >= table_.first_cut) {
+      part = index_ - table_.first_cut;
+      unit = table_.first_cut + part / kParts;
+      if (unit >= table_.units[params_.groups]) return false;
+      part %= kParts;
+    }
+    index_ += static_cast<int>(gridDim.x) / kMulticast;
+    // The unit's group is that of the tile before or lies ahead, 32 groups at a time.
+    int group = tile.group;
+    for (unsigned passed = kAllLanes; passed == kAllLanes;) {
+      const int probe = group + 1 + static_cast<int>(threadIdx.x % 32);
+      passed = __ballot_sync(kAllLanes, probe <= params_.groups && table_.units[min(probe, kMaxGroups)] <= unit);
+      group += __popc(passed);
+    }
+    const int2 rows = table_.rows[group];
+    const Unit place = params_.columns.at(unit - table_.units[group], (rows.y - rows.x + tile_m - 1) / tile_m);
+    tile = {rows.x + place.row * tile_m, place.col * tile_n, rows.y, group, place.col == params_.columns.whole};
+    if constexpr (kNarrowCols > 0) {
+      if (part < 0) {
+        below_ = place.rows > 1;
+      } else if (tile.narrow) {
+        tile.row += part * tile_m;
+        return part < place.rows;
+      } else {
+        tile.col += part * kNarrowCols;
+        tile.narrow = true;
+        return tile.col < params_.n;
+      }
+    }
     return true;
   }
 
@@ -75,29 +104,29 @@ class GroupScheduler {
   const Params& params_;
   const GroupTable& table_;
   int index_;
-  int end_;
-  int group_ = 0;
+  bool below_ = false;  // the next tile is the one below: the unit's other narrow tile
 };
 
 template <Config kConfigValue>
 struct Grouped {
   static constexpr Config kConfig = kConfigValue;
   static constexpr bool kColumnScales = false;
-  static constexpr bool kHalves = false;
+  static constexpr int kNarrowCols = kConfig.narrow_cols();
   static constexpr bool kShares = false;
   static constexpr bool kInterleaved = true;
   static constexpr bool kRagged = true;
   static constexpr bool kAnyRow = true;
   static constexpr bool kAccumulates = false;
-  static constexpr bool kTable = true;
+  static constexpr bool kFed = true;
   static constexpr int kUnroll = 4;
   using Out = __nv_bfloat16;
   using Params = grouped::Params;
   struct Shared : SharedStorage<kConfig, Out, kColumnScales, kAnyRow> {
     GroupTable groups;
+    TileFeed<GroupedTile> feed;
   };
   using Tile = GroupedTile;
-  using Scheduler = GroupScheduler<kConfig.multicast>;
+  using Scheduler = GroupScheduler<kConfig.multicast, kNarrowCols>;
 
   __device__ static Scheduler scheduler(const Params& params, const Shared& shared) { return Scheduler(params, shared.groups); }
   __device__ static BlockRange blocks(const Params& params, const Shared&, const Tile&) { return {0, params.k_blocks}; }
@@ -123,8 +152,9 @@ struct Grouped {
     return bytes;
   }
   __device__ static void load_b(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
-    cute::SM90_TMA_LOAD_3D::copy(&params.b, barrier, kLoadHint, target, block * kTileK, tile.col, tile.group);
+    cute::SM90_TMA_LOAD_3D::copy(is_narrow(tile) ? &params.b_narrow : &params.b, barrier, kLoadHint, target, block * kTileK, tile.col, tile.group);
   }
+  __device__ static uint32_t b_bytes(const Tile& tile) { return is_narrow(tile) ? kNarrowCols * kTileK : kConfig.b_stage_bytes(); }
   __device__ static uint32_t load_a_scales(const Params& params, uint64_t* barrier, float* target, const Tile& tile, int block) {
     const int row = tile.row / kScaleSlack * kScaleSlack;
     uint32_t bytes = 0;
@@ -143,6 +173,7 @@ struct Grouped {
   __device__ static void store_box(const Params& params, const void* source, const Tile& tile, int row, int col) {
     cute::SM90_TMA_STORE_3D::copy(&params.d, source, col, row, plane_index(params, tile));
   }
+  __device__ static bool is_narrow(const Tile& tile) { return kNarrowCols > 0 && tile.narrow; }
   __device__ static int row_end(const Params&, const Tile& tile) { return tile.row_end; }
   __device__ static int64_t plane(const Params& params, const Tile& tile) { return tile.group * params.d_group_ld; }
 
@@ -163,8 +194,8 @@ __global__ void __launch_bounds__(config_of(kTileM, kTileN, kStages, kGroups, kM
   extern __shared__ __align__(1024) uint8_t memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
 
-  if (threadIdx.x / 32 == 1) shared.groups.build(params, kTileM);
-  run_roles<Op>(params, shared, &params.a, &params.b, &params.a_scales, &params.d);
+  if (threadIdx.x / 32 == 1) shared.groups.build(params, kTileM, Op::kNarrowCols > 0 ? static_cast<int>(gridDim.x) : 0);
+  run_roles<Op>(params, shared, &params.a, &params.b, &params.b_narrow, &params.a_scales, &params.d);
 }
 
 }  // namespace h4j::gemm::grouped

@@ -65,13 +65,13 @@ template <Config kConfigValue>
 struct KGrouped {
   static constexpr Config kConfig = kConfigValue;
   static constexpr bool kColumnScales = true;
-  static constexpr bool kHalves = false;
+  static constexpr int kNarrowCols = 0;
   static constexpr bool kShares = false;
   static constexpr bool kInterleaved = false;
   static constexpr bool kRagged = false;
   static constexpr bool kAnyRow = false;
   static constexpr bool kAccumulates = true;
-  static constexpr bool kTable = false;
+  static constexpr bool kFed = false;
   // More spills.
   static constexpr int kUnroll = 1;
   using Out = float;
@@ -100,6 +100,7 @@ struct KGrouped {
   __device__ static void load_b(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
     cute::SM90_TMA_LOAD_2D::copy(&params.b, barrier, kLoadHint, target, block * kTileK, tile.col);
   }
+  __device__ static uint32_t b_bytes(const Tile&) { return kConfig.b_stage_bytes(); }
   __device__ static uint32_t load_a_scales(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
     cute::SM90_TMA_LOAD_2D::copy(&params.a_scales, barrier, kLoadHint, target, tile.row, block);
     return sizeof(Shared::a_scales[0]);
@@ -107,6 +108,7 @@ struct KGrouped {
   __device__ static void load_b_scales(const Params& params, uint64_t* barrier, void* target, const Tile& tile, int block) {
     cute::SM90_TMA_LOAD_2D::copy(&params.b_scales, barrier, kLoadHint, target, tile.col, block);
   }
+  __device__ static bool is_narrow(const Tile&) { return false; }
   __device__ static void store_box(const Params& params, const void* source, const Tile& tile, int row, int col) {
     if (params.c == params.d_pointer) {
       cute::SM90_TMA_REDUCE_ADD_3D::copy(&params.d, source, col, row, tile.group);
