@@ -114,6 +114,32 @@ struct Scenario {
     return spec;
   }
 
+  int32_t layout() const { return latency || expert_layout ? H4J_LAYOUT_EXPERT : H4J_LAYOUT_RANK; }
+
+  h4j_moe_dispatch_spec dispatch(int channel, int half, bool reused) const {
+    h4j_moe_dispatch_spec spec{};
+    spec.struct_size = sizeof spec;
+    spec.mode = latency ? H4J_MODE_LATENCY : H4J_MODE_THROUGHPUT;
+    spec.layout = layout();
+    spec.half = half;
+    spec.in_dtype = in;
+    spec.alignment = alignment;
+    spec.channel = channel;
+    spec.reuse = reused;
+    return spec;
+  }
+
+  h4j_moe_combine_spec combine(int channel, int half) const {
+    h4j_moe_combine_spec spec{};
+    spec.struct_size = sizeof spec;
+    spec.mode = latency ? H4J_MODE_LATENCY : H4J_MODE_THROUGHPUT;
+    spec.layout = layout();
+    spec.half = half;
+    spec.residual = residual;
+    spec.channel = channel;
+    return spec;
+  }
+
   Exchange exchange(int rank) const {
     Exchange e{};
     e.ranks = ranks;
@@ -263,15 +289,7 @@ class Lane {
 
   h4j_plan* plan_dispatch(const h4j_device_info& info, int half, bool reuse, h4j_plan_info* described = nullptr) {
     const h4j_group_spec group = scenario_.group(exchange.rank);
-    h4j_moe_dispatch_spec spec{};
-    spec.struct_size = sizeof spec;
-    spec.mode = scenario_.latency ? H4J_MODE_LATENCY : H4J_MODE_THROUGHPUT;
-    spec.layout = exchange.expert_layout ? H4J_LAYOUT_EXPERT : H4J_LAYOUT_RANK;
-    spec.half = half;
-    spec.in_dtype = scenario_.in;
-    spec.alignment = scenario_.alignment;
-    spec.channel = channel_;
-    spec.reuse = reuse;
+    const h4j_moe_dispatch_spec spec = scenario_.dispatch(channel_, half, reuse);
     h4j_plan* made = nullptr;
     Error error;
     EXPECT_EQ(H4J_OK, h4j_moe_dispatch_plan(&info, &group, &spec, &made, &error)) << error.message;
@@ -285,13 +303,7 @@ class Lane {
 
   h4j_plan* plan_combine(const h4j_device_info& info, int half) {
     const h4j_group_spec group = scenario_.group(exchange.rank);
-    h4j_moe_combine_spec spec{};
-    spec.struct_size = sizeof spec;
-    spec.mode = scenario_.latency ? H4J_MODE_LATENCY : H4J_MODE_THROUGHPUT;
-    spec.layout = exchange.expert_layout ? H4J_LAYOUT_EXPERT : H4J_LAYOUT_RANK;
-    spec.half = half;
-    spec.residual = scenario_.residual;
-    spec.channel = channel_;
+    const h4j_moe_combine_spec spec = scenario_.combine(channel_, half);
     h4j_plan* made = nullptr;
     Error error;
     EXPECT_EQ(H4J_OK, h4j_moe_combine_plan(&info, &group, &spec, &made, &error)) << error.message;

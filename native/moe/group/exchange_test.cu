@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "moe/group/exchange_rank.cuh"
+#include "moe/testing.h"
 
 namespace h4j {
 namespace {
@@ -12,6 +13,9 @@ using testing::Findings;
 using testing::Lane;
 using testing::Rank;
 using testing::Scenario;
+
+// GPUs of the hosts on which each rank has one of its own.
+constexpr int kHosts[] = {2, 4, 8};
 
 constexpr const char* kWhats[] = {"nothing", "received", "expert_rows", "row", "scale", "expert number", "weight", "sum"};
 
@@ -83,6 +87,17 @@ Scenario on(int ranks, int devices, Scenario scenario) {
   return scenario;
 }
 
+// Ranks with a GPU each, on every host.
+void add_hosts(std::vector<Scenario>& all, const Scenario& scenario) {
+  for (const int gpus : kHosts) all.push_back(on(gpus, gpus, scenario));
+}
+
+// Two ranks that share a GPU as well.
+void add_each(std::vector<Scenario>& all, const Scenario& scenario) {
+  all.push_back(on(2, 1, scenario));
+  add_hosts(all, scenario);
+}
+
 Scenario bf16(Scenario scenario) {
   scenario.name += "_bf16";
   scenario.rows = scenario.in = H4J_BF16;
@@ -112,13 +127,11 @@ std::vector<Scenario> scenarios() {
   latency.latency = true;
   latency.tokens = 128;
   std::vector<Scenario> all;
-  for (const Scenario& form : {rank, expert, latency}) {
-    for (const int gpus : {1, 2}) all.push_back(on(2, gpus, form));
-  }
+  for (const Scenario& form : {rank, expert, latency}) add_each(all, form);
   for (const Scenario& form : {rank, expert, latency}) {
     for (Scenario kind : {bf16(form), cast(form), halves(form), halves(cast(form))}) {
       kind.calls = 200;
-      for (const int gpus : {1, 2}) all.push_back(on(2, gpus, kind));
+      add_each(all, kind);
     }
     Scenario small = form;
     small.calls = 100;
@@ -138,28 +151,25 @@ std::vector<Scenario> scenarios() {
     odd.tokens = 77;
     odd.alignment = 1;
     all.push_back(on(3, 1, odd));
-    all.push_back(on(2, 2, odd));
+    add_hosts(all, odd);
     all.push_back(on(3, 1, cast(odd)));
     all.push_back(on(3, 1, bf16(odd)));
     Scenario channels = form;
     channels.name += "_channels";
     channels.channels = 2;
     channels.calls = 200;
-    all.push_back(on(2, 1, channels));
-    all.push_back(on(2, 2, channels));
+    add_each(all, channels);
     Scenario graphs = form;
     graphs.name += "_graphs";
     graphs.in_graphs = graphs.plain = true;
     graphs.calls = 200;
-    all.push_back(on(2, 1, graphs));
-    all.push_back(on(2, 2, graphs));
+    add_each(all, graphs);
   }
   for (Scenario kind : {rank, bf16(rank), cast(rank)}) {
     kind.name += "_reuse";
     kind.reuse = true;
     kind.calls = 200;
-    all.push_back(on(2, 1, kind));
-    all.push_back(on(2, 2, kind));
+    add_each(all, kind);
   }
   for (Scenario widest : {rank, expert, latency}) {
     widest.name += "_widest";
@@ -168,28 +178,59 @@ std::vector<Scenario> scenarios() {
     widest.experts = 1024;
     widest.tokens = 24;
     widest.calls = 20;
-    for (const int gpus : {1, 2}) all.push_back(on(2, gpus, widest));
+    add_each(all, widest);
   }
   Scenario most = latency;
   most.name += "_most_tokens";
   most.tokens = 512;
   most.hidden = 1024;
   most.calls = 20;
-  for (const int gpus : {1, 2}) all.push_back(on(2, gpus, most));
+  add_each(all, most);
   for (Scenario large : {rank, expert}) {
     large.name += "_large";
     large.tokens = 4096;
     large.calls = 50;
-    all.push_back(on(2, 2, large));
+    add_hosts(all, large);
   }
   return all;
 }
 
 INSTANTIATE_TEST_SUITE_P(All, MoeExchangeGpu, ::testing::ValuesIn(scenarios()), [](const auto& info) { return info.param.name; });
 
+// Nothing of it is found out only on a host that has the devices.
+TEST(MoeExchange, EveryScenarioCanBePlanned) {
+  const h4j_device_info device = testing::h100();
+  for (const Scenario& scenario : scenarios()) {
+    for (int rank = 0; rank < scenario.ranks; ++rank) {
+      const h4j_group_spec group = scenario.group(rank);
+      for (const int half : {H4J_WHOLE, H4J_START, H4J_FINISH}) {
+        const h4j_moe_dispatch_spec there = scenario.dispatch(0, half, scenario.reuse && half == H4J_WHOLE);
+        const h4j_moe_combine_spec back = scenario.combine(0, half);
+        Error error;
+        h4j_plan* plan = nullptr;
+        EXPECT_EQ(H4J_OK, h4j_moe_dispatch_plan(&device, &group, &there, &plan, &error)) << scenario.name << ": " << error.message;
+        EXPECT_EQ(H4J_OK, h4j_plan_close(plan, &error));
+        plan = nullptr;
+        EXPECT_EQ(H4J_OK, h4j_moe_combine_plan(&device, &group, &back, &plan, &error)) << scenario.name << ": " << error.message;
+        EXPECT_EQ(H4J_OK, h4j_plan_close(plan, &error));
+      }
+    }
+  }
+}
+
 // ---- Faults
 
 class MoeExchangeFaultsGpu : public ::testing::Test {};
+
+// The same with as many ranks as the parameter says, a device each.
+class MoeExchangeHostFaultsGpu : public ::testing::TestWithParam<int> {
+ protected:
+  void SetUp() override {
+    if (devices() < GetParam()) GTEST_SKIP() << "needs " << GetParam() << " devices";
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(All, MoeExchangeHostFaultsGpu, ::testing::Values(4, 8), [](const auto& info) { return std::to_string(info.param); });
 
 Scenario with_deadline(int form, int ranks, int64_t deadline_us) {
   Scenario scenario;
@@ -207,13 +248,12 @@ Scenario with_deadline(int form, int ranks, int64_t deadline_us) {
 
 // The last rank makes a few calls and then no more. The others are told in time whom they miss, their group is lost, and on the same devices they make a
 // smaller one.
-TEST_F(MoeExchangeFaultsGpu, LostRankIsNamedInTimeAndLeftOut) {
+void lose_the_last_rank(int ranks) {
   using Clock = std::chrono::steady_clock;
-  constexpr int kRanks = 3;
   // Long enough for ranks whose first calls are late: kernels are loaded and cards wake up.
   constexpr int64_t kDeadline = 1'000'000;
   for (int form = 0; form < 3; ++form) {
-    const Scenario scenario = with_deadline(form, kRanks, kDeadline);
+    const Scenario scenario = with_deadline(form, ranks, kDeadline);
     for (const int calls : {0, 3}) {
       run_ranks(scenario, [&](Rank& rank) {
         Error error;
@@ -221,7 +261,7 @@ TEST_F(MoeExchangeFaultsGpu, LostRankIsNamedInTimeAndLeftOut) {
         for (int call = 0; call < calls; ++call) lane.round(call);
         EXPECT_EQ(H4J_OK, lane.synchronize(error)) << error.message;
         expect_right(lane);
-        if (!rank.meeting.meet() || rank.number == kRanks - 1) return;
+        if (!rank.meeting.meet() || rank.number == ranks - 1) return;
         lane.seed(calls);
         lane.fill();
         const auto begin = Clock::now();
@@ -232,7 +272,7 @@ TEST_F(MoeExchangeFaultsGpu, LostRankIsNamedInTimeAndLeftOut) {
         EXPECT_LE(milliseconds, 2.0 * kDeadline / 1000 + 100);
         EXPECT_EQ(H4J_PEER_TIMEOUT, rank.check(error));
         EXPECT_STREQ("rank", error.argument);
-        EXPECT_STREQ("2", error.got);
+        EXPECT_EQ(std::to_string(ranks - 1), error.got);
         EXPECT_NE(nullptr, std::strstr(error.allowed, "on channel 0 before the deadline")) << error.allowed;
         const auto again = Clock::now();
         EXPECT_EQ(H4J_PEER_TIMEOUT, lane.launch_dispatch(error));
@@ -241,7 +281,7 @@ TEST_F(MoeExchangeFaultsGpu, LostRankIsNamedInTimeAndLeftOut) {
                     scenario.name.c_str(), calls, rank.number, milliseconds, error.argument, error.got, error.allowed, refused);
       });
     }
-    const Scenario smaller = with_deadline(form, kRanks - 1, 20'000'000);
+    const Scenario smaller = with_deadline(form, ranks - 1, 20'000'000);
     Findings total{};
     run_ranks(smaller, [&](Rank& rank) {
       Findings own{};
@@ -252,15 +292,19 @@ TEST_F(MoeExchangeFaultsGpu, LostRankIsNamedInTimeAndLeftOut) {
   }
 }
 
+TEST_F(MoeExchangeFaultsGpu, LostRankIsNamedInTimeAndLeftOut) { lose_the_last_rank(3); }
+TEST_P(MoeExchangeHostFaultsGpu, LostRankIsNamedInTimeAndLeftOut) { lose_the_last_rank(GetParam()); }
+
 // Ranks that are left out for some calls, then take part again.
-TEST_F(MoeExchangeFaultsGpu, MaskedRanksAreLeftOut) {
+void mask_ranks(int ranks) {
+  const uint64_t all = (uint64_t{1} << ranks) - 1;
   for (int form = 0; form < 3; ++form) {
-    const Scenario scenario = with_deadline(form, 3, 20'000'000);
+    const Scenario scenario = with_deadline(form, ranks, 20'000'000);
     run_ranks(scenario, [&](Rank& rank) {
       Error error;
       Lane& lane = *rank.lanes.front();
       int call = 0;
-      for (const uint64_t active : {7u, 5u, 3u, 7u, 1u, 7u}) {
+      for (const uint64_t active : {all, all & 0x5555555555555555u, all >> 1, all, uint64_t{1}, all}) {
         ASSERT_TRUE(rank.meeting.meet());  // all launches of the mask before have been made
         ASSERT_EQ(H4J_OK, h4j_group_set_active(rank.group, active, &error)) << error.message;
         lane.exchange.active = active;
@@ -283,10 +327,13 @@ TEST_F(MoeExchangeFaultsGpu, MaskedRanksAreLeftOut) {
   }
 }
 
+TEST_F(MoeExchangeFaultsGpu, MaskedRanksAreLeftOut) { mask_ranks(3); }
+TEST_P(MoeExchangeHostFaultsGpu, MaskedRanksAreLeftOut) { mask_ranks(GetParam()); }
+
 // Numbers that do not exist select nothing, and the first of them is named once.
-TEST_F(MoeExchangeFaultsGpu, BadExpertNumbersAreNamed) {
+void name_bad_experts(int ranks) {
   for (int form = 0; form < 3; ++form) {
-    const Scenario scenario = with_deadline(form, 2, 20'000'000);
+    const Scenario scenario = with_deadline(form, ranks, 20'000'000);
     run_ranks(scenario, [&](Rank& rank) {
       Error error;
       Lane& lane = *rank.lanes.front();
@@ -310,27 +357,34 @@ TEST_F(MoeExchangeFaultsGpu, BadExpertNumbersAreNamed) {
   }
 }
 
+TEST_F(MoeExchangeFaultsGpu, BadExpertNumbersAreNamed) { name_bad_experts(2); }
+TEST_P(MoeExchangeHostFaultsGpu, BadExpertNumbersAreNamed) { name_bad_experts(GetParam()); }
+
 // A rank with a peer on another device knows what its stores there reach; one without has nothing to measure.
+void measure_links(int ranks, int gpus) {
+  Scenario scenario = with_deadline(0, ranks, 20'000'000);
+  scenario.devices = gpus;
+  run_ranks(scenario, [&](Rank& rank) {
+    Error error;
+    h4j_group_buffers_info buffers{};
+    buffers.struct_size = sizeof buffers;
+    ASSERT_EQ(H4J_OK, h4j_group_buffers(rank.group, 0, &buffers, &error)) << error.message;
+    std::printf("             rank %d of %d on %d: %.1f GB/s\n", rank.number, ranks, gpus, static_cast<double>(buffers.link_gbs));
+    if (gpus == 1) {
+      EXPECT_EQ(0, buffers.link_gbs);
+    } else {
+      EXPECT_GT(buffers.link_gbs, 5);  // PCIe is slower than NVLink, but not so slow
+      EXPECT_LT(buffers.link_gbs, 1000);
+    }
+  });
+}
+
 TEST_F(MoeExchangeFaultsGpu, LinkIsMeasuredWhenTheGroupConnects) {
   for (const int gpus : {1, 2}) {
-    if (devices() < gpus) continue;
-    Scenario scenario = with_deadline(0, 2, 20'000'000);
-    scenario.devices = gpus;
-    run_ranks(scenario, [&](Rank& rank) {
-      Error error;
-      h4j_group_buffers_info buffers{};
-      buffers.struct_size = sizeof buffers;
-      ASSERT_EQ(H4J_OK, h4j_group_buffers(rank.group, 0, &buffers, &error)) << error.message;
-      std::printf("             rank %d of 2 on %d: %.1f GB/s\n", rank.number, gpus, static_cast<double>(buffers.link_gbs));
-      if (gpus == 1) {
-        EXPECT_EQ(0, buffers.link_gbs);
-      } else {
-        EXPECT_GT(buffers.link_gbs, 5);  // PCIe is slower than NVLink, but not so slow
-        EXPECT_LT(buffers.link_gbs, 1000);
-      }
-    });
+    if (devices() >= gpus) measure_links(2, gpus);
   }
 }
+TEST_P(MoeExchangeHostFaultsGpu, LinkIsMeasuredWhenTheGroupConnects) { measure_links(GetParam(), GetParam()); }
 
 // Ranks that would not fit side by side are refused when they connect, by what they would need.
 TEST_F(MoeExchangeFaultsGpu, BudgetsThatDoNotFitAreRefused) {
