@@ -440,7 +440,9 @@ final class ExpertGroupBench implements BenchOperation {
             Arrays.setAll(ordinals, rank -> device(rank).index());
             this.meeting = alone ? null : gpu.library().openMeeting(ordinals);
             try {
-                for (final Device device : alone ? List.of(gpu.device()) : gpu.devices()) {
+                final List<Device> own = gpu.devices()
+                        .subList(0, Math.min(group.ranks(), gpu.devices().size()));
+                for (final Device device : alone ? List.of(gpu.device()) : own) {
                     sessions.add(
                             device.index() == gpu.device().index()
                                     ? gpu.session()
