@@ -76,7 +76,8 @@ final class BenchCommand implements Callable<Integer> {
             names = "--gpus",
             paramLabel = "N",
             defaultValue = "1",
-            description = "GPUs to use; 2 measures what goes between them too")
+            description =
+                    "GPUs to use; 2 or more measure what goes between them too, and ranks have one each where there are as many")
     private int gpus;
 
     @Option(
@@ -205,12 +206,16 @@ final class BenchCommand implements Callable<Integer> {
 
     private List<BenchOperations.Case> listed(final String family, final Optional<CaseList> list) {
         if (list.isPresent()) {
-            return BenchOperations.cases(family, List.of(list.get()));
+            return listed(family, List.of(list.get()));
         }
-        final List<BenchOperations.Case> published = BenchOperations.cases(family, List.of(CaseList.PEERS));
-        return quick && !published.isEmpty()
-                ? published
-                : BenchOperations.cases(family, Arrays.asList(CaseList.values()));
+        final List<BenchOperations.Case> published = listed(family, List.of(CaseList.PEERS));
+        return quick && !published.isEmpty() ? published : listed(family, Arrays.asList(CaseList.values()));
+    }
+
+    private List<BenchOperations.Case> listed(final String family, final List<CaseList> lists) {
+        return BenchOperations.cases(family, lists).stream()
+                .filter(one -> one.operation().isFor(one.shape(), gpus))
+                .toList();
     }
 
     private Optional<KernelTimer.Method> timerMethod() {

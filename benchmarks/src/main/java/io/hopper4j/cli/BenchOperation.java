@@ -18,6 +18,11 @@ interface BenchOperation {
     /** {@return the cases of a list; empty if the list has none of this operation} */
     List<BenchShape> cases(CaseList list);
 
+    /** {@return whether a case of a list is for a run on so many GPUs} */
+    default boolean isFor(final BenchShape shape, final int gpus) {
+        return true;
+    }
+
     /** {@return what a case must move and compute} */
     Work work(BenchShape shape);
 

@@ -68,6 +68,9 @@ final class ExpertGroupBench implements BenchOperation {
     /** Cases that are timed with a process a rank too. */
     private static final Set<Long> PROCESS_TOKENS = Set.of(4096L, 128L, 8L);
 
+    /** Ranks of hosts where each has a GPU of its own. */
+    private static final long[] HOSTS = {4, 8};
+
     /** How peers flush for these operations. */
     private static final KernelTimer.Flush PEERS_FLUSH = new KernelTimer.Flush(512L << 20, 0);
 
@@ -114,8 +117,8 @@ final class ExpertGroupBench implements BenchOperation {
         return List.of("ranks", "processes", "tokens", "hidden", "topk", "experts", "bits", "sms");
     }
 
-    private static BenchShape shape(final long tokens, final long bits, final long sms) {
-        return BenchShape.of("ranks", 2, "processes", 1)
+    private static BenchShape shape(final long ranks, final long tokens, final long bits, final long sms) {
+        return BenchShape.of("ranks", ranks, "processes", 1)
                 .with("tokens", tokens)
                 .with("hidden", 7168)
                 .with("topk", 8)
@@ -129,42 +132,83 @@ final class ExpertGroupBench implements BenchOperation {
         if (list != CaseList.PEERS) {
             return List.of();
         }
+        final List<BenchShape> shapes = new ArrayList<>(withProcesses(ofTwo()));
+        for (final long ranks : HOSTS) {
+            shapes.addAll(withProcesses(ofHost(ranks)));
+        }
+        return shapes;
+    }
+
+    /** Two ranks may share a GPU; more are listed where each has its own. */
+    @Override
+    public boolean isFor(final BenchShape shape, final int gpus) {
+        return shape.get("ranks") <= Math.max(2, gpus);
+    }
+
+    private List<BenchShape> ofTwo() {
         final List<BenchShape> shapes = new ArrayList<>();
         switch (part) {
             case DISPATCH -> {
                 for (final long sms : new long[] {24, 16, 64}) {
-                    shapes.add(shape(4096, FP8, sms));
+                    shapes.add(shape(2, 4096, FP8, sms));
                 }
-                shapes.add(shape(8192, FP8, 24));
-                shapes.add(shape(4096, BF16, 24));
+                shapes.add(shape(2, 8192, FP8, 24));
+                shapes.add(shape(2, 4096, BF16, 24));
             }
             case DISPATCH_EXPERT -> {
                 for (final long sms : new long[] {96, 64}) {
-                    shapes.add(shape(4096, FP8, sms));
+                    shapes.add(shape(2, 4096, FP8, sms));
                 }
             }
             case COMBINE -> {
                 for (final long tokens : new long[] {4096, 8192}) {
-                    shapes.add(shape(tokens, BF16, 24));
+                    shapes.add(shape(2, tokens, BF16, 24));
                 }
-                shapes.add(shape(4096, BF16, 64));
+                shapes.add(shape(2, 4096, BF16, 64));
             }
-            case COMBINE_EXPERT -> shapes.add(shape(4096, BF16, 128));
+            case COMBINE_EXPERT -> shapes.add(shape(2, 4096, BF16, 128));
             case DISPATCH_LATENCY, COMBINE_LATENCY -> {
                 for (final long tokens : new long[] {128, 64, 8}) {
-                    shapes.add(shape(tokens, part == Part.COMBINE_LATENCY ? BF16 : FP8, 128));
-                    shapes.add(shape(tokens, part == Part.COMBINE_LATENCY ? BF16 : FP8, 64));
+                    shapes.add(shape(2, tokens, part == Part.COMBINE_LATENCY ? BF16 : FP8, 128));
+                    shapes.add(shape(2, tokens, part == Part.COMBINE_LATENCY ? BF16 : FP8, 64));
                 }
-            }
-        }
-        // Some of them with a process a rank: each of these starts a JVM, which takes seconds.
-        final Set<Long> seen = new HashSet<>();
-        for (final BenchShape shape : List.copyOf(shapes)) {
-            if (PROCESS_TOKENS.contains(shape.get("tokens")) && seen.add(shape.get("tokens"))) {
-                shapes.add(shape.with("processes", shape.get("ranks")));
             }
         }
         return shapes;
+    }
+
+    /** Every size that peers publish, in both widths, by as many SMs as theirs take and by more. */
+    private List<BenchShape> ofHost(final long ranks) {
+        final List<BenchShape> shapes = new ArrayList<>();
+        for (final long tokens : part.latency ? new long[] {128, 64, 8} : new long[] {4096, 8192}) {
+            for (final long bits : part.back ? new long[] {BF16} : new long[] {FP8, BF16}) {
+                for (final long sms : budgets()) {
+                    shapes.add(shape(ranks, tokens, bits, sms));
+                }
+            }
+        }
+        return shapes;
+    }
+
+    /** SMs: first what the library takes where it may have all, then 24, or all where it takes 24. */
+    private long[] budgets() {
+        return switch (part) {
+            case DISPATCH, COMBINE -> new long[] {24, 132};
+            case DISPATCH_EXPERT -> new long[] {96, 24};
+            case COMBINE_EXPERT, DISPATCH_LATENCY, COMBINE_LATENCY -> new long[] {128, 24};
+        };
+    }
+
+    /** Some of them with a process a rank: each of these starts JVMs, which takes seconds. */
+    private static List<BenchShape> withProcesses(final List<BenchShape> shapes) {
+        final List<BenchShape> all = new ArrayList<>(shapes);
+        final Set<Long> seen = new HashSet<>();
+        for (final BenchShape shape : shapes) {
+            if (PROCESS_TOKENS.contains(shape.get("tokens")) && seen.add(shape.get("tokens"))) {
+                all.add(shape.with("processes", shape.get("ranks")));
+            }
+        }
+        return all;
     }
 
     /** Bytes by expectation, for tokens whose experts are distinct and each as likely. */

@@ -59,4 +59,44 @@ final class ExpertGroupBenchTest {
             assertThat(bench.cases(CaseList.DEEPSEEK_V3)).isEmpty();
         }
     }
+
+    /** Hosts of 4 and 8 GPUs: every size, in both process layouts; none of it where there are fewer GPUs. */
+    @Test
+    void listsMoreRanksWhereEachHasAGpu() {
+        for (final ExpertGroupBench.Part part : ExpertGroupBench.Part.values()) {
+            final ExpertGroupBench bench = new ExpertGroupBench(part);
+            final List<BenchShape> cases = bench.cases(CaseList.PEERS);
+            assertThat(cases).as(bench.name()).doesNotHaveDuplicates();
+            for (final int gpus : new int[] {1, 2}) {
+                assertThat(cases.stream().filter(shape -> bench.isFor(shape, gpus)))
+                        .allMatch(shape -> shape.get("ranks") == 2);
+            }
+            for (final int gpus : new int[] {4, 8}) {
+                final List<BenchShape> own = cases.stream()
+                        .filter(shape -> bench.isFor(shape, gpus) && shape.get("ranks") == gpus)
+                        .toList();
+                assertThat(own.stream().map(shape -> shape.get("processes"))).contains(1L, (long) gpus);
+                assertThat(own.stream().map(shape -> shape.get("sms"))).contains(24L);
+                if (bench.name().endsWith("_latency")) {
+                    assertThat(own.stream().map(shape -> shape.get("tokens"))).contains(8L, 64L, 128L);
+                } else {
+                    assertThat(own.stream().map(shape -> shape.get("tokens"))).contains(4096L, 8192L);
+                }
+                if (bench.name().startsWith("moe_dispatch")) {
+                    assertThat(own.stream().map(shape -> shape.get("bits"))).contains(8L, 16L);
+                }
+            }
+        }
+    }
+
+    /** Of eight ranks a token with eight distinct experts of 256 goes to 8 (1 - 224! 248! / (216! 256!)) of them. */
+    @Test
+    void countsATokenOnceForEachOfEightRanks() {
+        final BenchOperation.Traffic eight =
+                traffic(BenchOperations.parse("moe_dispatch ranks=8 processes=1 tokens=4096 hidden=7168 topk=8"
+                                + " experts=256 bits=16 sms=24")
+                        .work());
+        assertThat(eight.logical() / (4096.0 * 2 * 7168)).isCloseTo(5.2947, Percentage.withPercentage(0.01));
+        assertThat(eight.remote()).isCloseTo(eight.logical() * 7 / 8, Percentage.withPercentage(0.01));
+    }
 }
