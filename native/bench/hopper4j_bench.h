@@ -70,6 +70,9 @@ H4J_BENCH_API int32_t h4j_bench_trace_end(h4j_bench_session* session, int32_t ca
  * the slower counts. `peer` is the other device's ordinal, not used for H4J_BENCH_READ and H4J_BENCH_COPY. */
 H4J_BENCH_API int32_t h4j_bench_bandwidth(h4j_bench_session* session, int32_t kind, int32_t sms, int32_t directions, int32_t peer,
                                           int32_t repetitions, double* gbs, char* why);
+/* The same for 16-byte stores from each of `count` devices (2 to 64) to every other, all at once: GB/s that leave a device. Each device's SMs are shared out among
+ * its peers, at least one each; the slowest of all transfers counts. */
+H4J_BENCH_API int32_t h4j_bench_all_to_all(const int32_t* ordinals, int32_t count, int32_t sms, int32_t repetitions, double* gbs, char* why);
 /* Median microseconds that an empty kernel takes between two events: what events cost by themselves. */
 H4J_BENCH_API int32_t h4j_bench_empty_kernel(h4j_bench_session* session, double* us, char* why);
 

@@ -317,6 +317,39 @@ int32_t h4j_bench_bandwidth(h4j_bench_session* session, int32_t kind, int32_t sm
   return 0;
 }
 
+int32_t h4j_bench_all_to_all(const int32_t* ordinals, int32_t count, int32_t sms, int32_t repetitions, double* gbs, char* why) {
+  constexpr int kMostDevices = 64;
+  if (count < 2 || count > kMostDevices) return h4j::bench::fail(why, "all_to_all: got %d devices, need 2 to %d", count, kMostDevices);
+  if (sms < 1 || repetitions < 1) return h4j::bench::fail(why, "all_to_all: got %d SMs and %d repetitions, need 1 or more", sms, repetitions);
+  const int peers = count - 1;
+  const int transfers = count * peers;
+  const int share = std::max(1, sms / peers);
+  const size_t bytes = h4j::bench::kReadBytes;
+  std::vector<Lane> lanes(static_cast<size_t>(transfers));
+  std::vector<Memory> from(static_cast<size_t>(count));
+  std::vector<Memory> to(static_cast<size_t>(transfers));
+  for (int i = 0; i < transfers; ++i) {
+    const auto at = static_cast<size_t>(i);
+    const auto source = static_cast<size_t>(i / peers);
+    const int target = (static_cast<int>(source) + 1 + i % peers) % count;
+    if (enable_peer(ordinals[source], ordinals[target], why) != 0 || lanes[at].open(ordinals[source], why) != 0 ||
+        to[at].open(ordinals[target], bytes, 0, why) != 0) {
+      return 1;
+    }
+    if (i % peers == 0 && from[source].open(ordinals[source], bytes, 1, why) != 0) return 1;
+    lanes[at].from = from[source].address;
+    lanes[at].to = to[at].address;
+  }
+  double milliseconds = 0;
+  const auto launch = [&](const Lane& lane) {
+    h4j_bench_copy_kernel<<<share * kBlocksPerSm, kThreads, 0, lane.stream>>>(reinterpret_cast<uint4*>(lane.to),
+                                                                              reinterpret_cast<const uint4*>(lane.from), bytes / 16);
+  };
+  if (time_lanes(lanes.data(), transfers, repetitions, launch, &milliseconds, why) != 0) return 1;
+  *gbs = static_cast<double>(peers) * static_cast<double>(bytes) / 1e6 / milliseconds;
+  return 0;
+}
+
 int32_t h4j_bench_empty_kernel(h4j_bench_session* session, double* us, char* why) {
   Lane lane;
   if (lane.open(session->ordinal, why) != 0) return 1;

@@ -236,6 +236,26 @@ public final class NativeBench {
         }
     }
 
+    /**
+     * {@return GB/s that leave a device when all of them store to all others at once}
+     *
+     * @param sms of each device
+     */
+    double allToAll(final int[] ordinals, final int sms, final int repetitions) {
+        try (Arena arena = Arena.ofConfined()) {
+            final MemorySegment gbs = arena.allocate(JAVA_DOUBLE);
+            call(
+                    arena,
+                    function("h4j_bench_all_to_all", ADDRESS, JAVA_INT, JAVA_INT, JAVA_INT, ADDRESS, ADDRESS),
+                    arena.allocateFrom(JAVA_INT, ordinals),
+                    ordinals.length,
+                    sms,
+                    repetitions,
+                    gbs);
+            return gbs.get(JAVA_DOUBLE, 0);
+        }
+    }
+
     /** Opens a device. */
     Session open(final int ordinal) {
         return new Session(ordinal);

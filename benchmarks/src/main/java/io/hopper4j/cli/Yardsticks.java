@@ -8,6 +8,7 @@ import io.hopper4j.Scaled;
 import io.hopper4j.Scaling;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -22,7 +23,7 @@ import org.jspecify.annotations.Nullable;
  * @param fp8Tflops the same, FP8 per tensor with fast accumulation
  * @param peerStoreGBs a direction, both at once, 24 SMs; NaN with one GPU
  * @param emptyKernelMicroseconds an empty kernel between two events
- * @param bandwidths by SM count and direction
+ * @param bandwidths by SM count and direction; with more than two GPUs also of each pair, and of all at once
  * @param skipped what was not measured, with the reason
  */
 record Yardsticks(
@@ -80,6 +81,13 @@ record Yardsticks(
                 skipped.add(skip("peer bandwidth", String.valueOf(e.getMessage())));
             }
         }
+        if (gpu.devices().size() > 2) {
+            try {
+                addDevices(bandwidths, gpu);
+            } catch (final NativeBench.Failure e) {
+                skipped.add(skip("bandwidth of all devices", String.valueOf(e.getMessage())));
+            }
+        }
         final Map<NativeBench.Matmul, Double> rates = new LinkedHashMap<>();
         measureRates(gpu, timer, seed, rates, skipped);
         return new Yardsticks(
@@ -101,13 +109,42 @@ record Yardsticks(
             final int directions,
             final int peer) {
         final double gbs = session.bandwidth(kind, sms, directions, peer, REPETITIONS);
+        bandwidths.add(entry(kind.toString(), sms, directions, gbs));
+        return gbs;
+    }
+
+    private static Map<String, @Nullable Object> entry(
+            final String what, final int sms, final int directions, final double gbs) {
         final Map<String, @Nullable Object> entry = new LinkedHashMap<>();
-        entry.put("what", kind.toString());
+        entry.put("what", what);
         entry.put("sms", (long) sms);
         entry.put("directions", (long) directions);
         entry.put("gbs", Rounded.of(gbs));
-        bandwidths.add(entry);
-        return gbs;
+        return entry;
+    }
+
+    /** Stores of each pair both ways, and of all devices to all at once. */
+    private static void addDevices(final List<Map<String, @Nullable Object>> bandwidths, final BenchGpu gpu) {
+        final int[] ordinals =
+                gpu.devices().stream().mapToInt(device -> device.index()).toArray();
+        for (final int sms : List.of(PEER_SMS, gpu.device().info().smCount())) {
+            for (int from = 0; from < ordinals.length; from++) {
+                try (NativeBench.Session session = gpu.library().open(ordinals[from])) {
+                    for (int to = from + 1; to < ordinals.length; to++) {
+                        final double gbs =
+                                session.bandwidth(NativeBench.Bandwidth.PEER_STORE, sms, 2, ordinals[to], REPETITIONS);
+                        final Map<String, @Nullable Object> pair =
+                                entry(NativeBench.Bandwidth.PEER_STORE.toString(), sms, 2, gbs);
+                        pair.put("devices", List.of((long) ordinals[from], (long) ordinals[to]));
+                        bandwidths.add(pair);
+                    }
+                }
+            }
+            final Map<String, @Nullable Object> all =
+                    entry("allToAll", sms, 2, gpu.library().allToAll(ordinals, sms, REPETITIONS));
+            all.put("devices", Arrays.stream(ordinals).asLongStream().boxed().toList());
+            bandwidths.add(all);
+        }
     }
 
     private static void measureRates(

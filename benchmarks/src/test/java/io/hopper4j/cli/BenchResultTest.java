@@ -63,6 +63,23 @@ final class BenchResultTest {
     }
 
     @Test
+    void bandwidthsMayNameTheirDevices() throws IOException {
+        final Map<String, @Nullable Object> pair = new LinkedHashMap<>();
+        pair.put("what", "allToAll");
+        pair.put("sms", 24L);
+        pair.put("directions", 2L);
+        pair.put("gbs", 1.0);
+        pair.put("devices", List.of(0L, 1L, 2L, 3L));
+        final Map<String, @Nullable Object> yardsticks = Results.yardsticks();
+        yardsticks.put("bandwidths", List.of(pair));
+        final Map<String, @Nullable Object> document = Results.document("abc", Results.row(1, 8, 1));
+        document.put("yardsticks", yardsticks);
+        assertThat(written("b.json", document).rows()).hasSize(1);
+        pair.put("devices", List.of("0"));
+        assertRefused(Json.text(document), "devices");
+    }
+
+    @Test
     void otherSchemasAndBrokenFilesAreRefusedInWords() throws IOException {
         final Map<String, @Nullable Object> later = Results.document("abc");
         later.put("schema", 2L);
