@@ -763,15 +763,14 @@ final class ExpertGroupBench implements BenchOperation {
                 final long[] dims = returned.shape().toArray();
                 final long rows = dims.length == 3 ? dims[0] * dims[1] : dims[0];
                 try (Arena local = Arena.ofConfined()) {
-                    final long hidden = call.group().hidden();
-                    final HostTensor filled = HostTensor.allocate(local, TensorSpec.packed(DType.BF16, rows, hidden));
-                    final long bytes = 2 * hidden;
                     final HostTensor source = backRows(local);
-                    for (long row = 0; row < rows; row++) {
-                        MemorySegment.copy(
-                                source.segment(), row % DRAWN_ROWS * bytes, filled.segment(), row * bytes, bytes);
+                    final DeviceTensor flat = arena.wrap(
+                            returned.address(),
+                            TensorSpec.packed(DType.BF16, rows, call.group().hidden()));
+                    for (long row = 0; row < rows; row += DRAWN_ROWS) {
+                        final long end = Math.min(rows, row + DRAWN_ROWS);
+                        flat.slice(0, row, end).copyFrom(source.slice(0, 0, end - row), stream);
                     }
-                    returned.copyFrom(HostTensor.wrap(filled.segment(), returned.spec()), stream);
                     stream.synchronize();
                 }
             }
