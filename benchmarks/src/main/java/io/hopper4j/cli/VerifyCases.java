@@ -74,10 +74,10 @@ final class VerifyCases {
         return cases;
     }
 
-    /** Each number of ranks meets each kind of call and of rows; several ranks share a device. */
+    /** Each number of ranks meets each kind of call and of rows; up to four share devices, eight have one each. */
     private static void expertGroups(final List<VerifyCase> cases, final int gpus, final SplitMix64 random) {
         int turn = 0;
-        for (final int ranks : new int[] {1, 2, 4}) {
+        for (final int ranks : gpus < 8 ? new int[] {1, 2, 4} : new int[] {1, 2, 4, 8}) {
             for (final DType rows : List.of(DType.F8_E4M3, DType.BF16)) {
                 for (final boolean cast : new boolean[] {false, true}) {
                     if (cast && rows == DType.BF16) {
