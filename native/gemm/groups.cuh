@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "gemm/scheduler.cuh"
+#include "runtime/fault.h"
 #include "tile/fault.cuh"
 
 namespace h4j::gemm {

@@ -31,7 +31,6 @@
 #include <type_traits>
 
 #include "gemm/config.h"
-#include "gemm/scheduler.cuh"
 #include "gemm/store.cuh"
 #include "tile/fp8.cuh"
 #include "tile/ring.cuh"

@@ -7,7 +7,7 @@
 
 namespace h4j::gemm::grouped {
 
-// What a CTA knows of the groups. Built by its first warp, read by all.
+// What a CTA knows of the groups. Built by one of its warps, read by the one that looks tiles up.
 struct GroupTable {
   int2 rows[kMaxGroups];      // first row, and the one behind the last, in the group's matrix
   int units[kMaxGroups + 1];  // before the group's, and of all groups

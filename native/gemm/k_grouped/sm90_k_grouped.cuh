@@ -4,6 +4,7 @@
 #include "gemm/groups.cuh"
 #include "gemm/k_grouped/k_grouped_layout.h"
 #include "gemm/roles.cuh"
+#include "gemm/scheduler.cuh"
 
 namespace h4j::gemm::k_grouped {
 

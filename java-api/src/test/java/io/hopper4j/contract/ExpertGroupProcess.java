@@ -23,10 +23,9 @@ import java.util.Map;
 import java.util.Objects;
 import java.util.concurrent.TimeUnit;
 import java.util.function.IntFunction;
-import java.util.stream.IntStream;
 
 /** The contract of expert groups with a JVM for each rank: all of them go through the same tests, each with its own rank's part. */
-final class ExpertGroupProcess<T extends Tensor> extends ExpertGroupContractTest<T> {
+final class ExpertGroupProcess<T extends Tensor> extends ManyRanksContractTest<T> {
     /** For whoever is late; nobody waits as long where nothing is wrong. */
     private static final Duration PATIENCE = Duration.ofMinutes(2);
 
@@ -45,6 +44,7 @@ final class ExpertGroupProcess<T extends Tensor> extends ExpertGroupContractTest
             final int own,
             final int ranks,
             final Rendezvous all) {
+        super(ranks);
         this.kind = kind;
         this.backends = backends;
         this.own = own;
@@ -139,16 +139,6 @@ final class ExpertGroupProcess<T extends Tensor> extends ExpertGroupContractTest
     @Override
     Backend<T> open(final int rank) {
         return backends.apply(own);
-    }
-
-    @Override
-    IntStream rankCounts() {
-        return IntStream.of(ranks);
-    }
-
-    @Override
-    int several() {
-        return ranks;
     }
 
     @Override
