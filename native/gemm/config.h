@@ -34,7 +34,7 @@ struct Divisor {
 };
 
 struct Config {
-  int tile_m;  // 64: one row of math warp groups; 128 and 256: two, of 64 and 128 rows each
+  int tile_m;  // 64: one row of math warp groups; 128 and 256: two, of 64 and 128 rows each; 192: three of 64
   int tile_n;  // a multiple of 16
   int stages;
   int k_groups = 1;   // rows of math warp groups that take turns on the K blocks, so that one's waits hide under another's products
@@ -43,12 +43,17 @@ struct Config {
 
   // Columns of the tiles that a cluster takes side by side.
   constexpr int cluster_cols() const { return tile_n * multicast; }
-  constexpr int row_groups() const { return tile_m == 64 ? 1 : 2; }
+  constexpr int row_groups() const { return tile_m == 64 ? 1 : tile_m == 192 ? 3 : 2; }
   constexpr int math_groups() const { return row_groups() * k_groups; }
   constexpr int group_rows() const { return tile_m / row_groups(); }
   constexpr int threads() const { return 128 * (1 + math_groups()); }
-  // Two math groups alone may take the registers that the loading group does not need; more groups have to do with an equal share.
-  constexpr bool moves_registers() const { return math_groups() == 2 && k_groups == 1; }
+  // Two math groups alone, or three, may take the registers that the loading group does not need; groups that share K have to do with an equal share.
+  constexpr bool moves_registers() const { return row_groups() > 1 && k_groups == 1; }
+  // Of a thread, once moved: multiples of 8, as many in all as at launch.
+  constexpr int math_registers() const { return row_groups() == 3 ? 160 : 232; }
+  constexpr int loading_registers() const { return row_groups() == 3 ? 32 : 40; }
+  // Columns of F32 output that are staged in shared memory at a time.
+  constexpr int f32_staged_cols() const { return row_groups() == 3 ? tile_n / 2 : tile_n; }
   // Columns of one TMA store of BF16 output: the widest swizzle row (128, 64 or 32 bytes) that divides the tile.
   constexpr int store_cols() const { return tile_n % 64 == 0 ? 64 : tile_n % 32 == 0 ? 32 : 16; }
   // Wide tiles have their scales copied into every stage beside A and B. Where groups share K that would cost narrow tiles more than their values, so

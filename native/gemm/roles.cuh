@@ -45,7 +45,7 @@ struct SharedStorage {
   static constexpr bool kStagedF32 = kColumnScales;
   static constexpr bool kQuantized = std::is_same_v<Out, __nv_fp8_e4m3>;
   static constexpr int kStoreBytes = kStaged || kQuantized ? kConfig.tile_m * kConfig.tile_n * static_cast<int>(sizeof(Out))
-                                     : kStagedF32          ? kConfig.row_groups() * 64 * kConfig.tile_n * 4
+                                     : kStagedF32          ? kConfig.row_groups() * 64 * kConfig.f32_staged_cols() * 4
                                                            : 16;
   static constexpr int kValues = kConfig.tile_n / 2;  // of a thread in a [64, tile_n] accumulator
   // Column scales are read while the stage that they came with is filled anew, but before the stage after that is released.
@@ -828,15 +828,18 @@ struct Consumer {
     constexpr int kBoxCols = 32;  // 128 bytes
     constexpr int kBoxBytes = 64 * 128;
     const bool issuer = threadIdx.x % 128 == 0;
-    uint8_t* area = shared.d + row_group * (kConfig.tile_n / kBoxCols) * kBoxBytes;
+    constexpr int kTurnCols = kConfig.f32_staged_cols();
+    uint8_t* area = shared.d + row_group * (kTurnCols / kBoxCols) * kBoxBytes;
 #pragma unroll
-    for (int atom = 0; atom < kAtoms; ++atom) {
+    for (int turn = 0; turn < kAtoms * (kConfig.tile_n / kTurnCols); ++turn) {
+      const int atom = turn % kAtoms;
+      const int first_col = turn / kAtoms * kTurnCols;
       if (issuer) cute::tma_store_wait<0>();  // the copies before still read the staging area
       group_barrier();
 #pragma unroll
-      for (int i = 0; i < kValues; i += 2) {
+      for (int i = first_col / 2; i < (first_col + kTurnCols) / 2; i += 2) {
         const int r = row + i / 2 % 2 * 8;
-        const int c = i / 4 * 8 + col;
+        const int c = i / 4 * 8 + col - first_col;
         const uint32_t inside = r * 128 + c % kBoxCols * 4;
         const uint32_t swizzled = inside ^ ((inside >> 7 & 7) << 4);
         *reinterpret_cast<float2*>(area + c / kBoxCols * kBoxBytes + swizzled) = make_float2(sum[atom][i], sum[atom][i + 1]);
@@ -846,8 +849,8 @@ struct Consumer {
       if (issuer) {
         const int r = atom_row(tile, atom);
 #pragma unroll
-        for (int box = 0; box < kConfig.tile_n / kBoxCols; ++box) {
-          const int c = tile.col + box * kBoxCols;
+        for (int box = 0; box < kTurnCols / kBoxCols; ++box) {
+          const int c = tile.col + first_col + box * kBoxCols;
           if (r < Op::row_end(params, tile) && c < params.n) Op::store_box(params, area + box * kBoxBytes, tile, r, c);
         }
         cute::tma_store_arrive();
@@ -861,8 +864,8 @@ struct Consumer {
 template <Config kConfig, class Shared>
 __device__ constexpr void check_config() {
   static_assert(sizeof(Shared) <= kSharedMemoryPerBlock, "stages, staging tile and partial sums must fit the shared memory of a CTA");
-  static_assert(kConfig.tile_m == 64 || kConfig.tile_m == 128 || kConfig.tile_m == 256, "a math group holds 64 or 128 rows");
-  static_assert(kConfig.tile_m < 256 || (kConfig.k_groups == 1 && kConfig.slices == 1), "a math group that shares its K holds 64 rows");
+  static_assert(kConfig.tile_m % 64 == 0 && kConfig.tile_m <= 256, "a math group holds 64 or 128 rows");
+  static_assert(kConfig.tile_m <= 128 || (kConfig.k_groups == 1 && kConfig.slices == 1), "a math group that shares its K holds 64 rows");
   static_assert(kConfig.stages % kConfig.k_groups == 0, "a stage is always of the same K group");
   static_assert(kConfig.tile_n % 16 == 0, "stmatrix stores 16 columns at a time");
   static_assert(kConfig.slices * kConfig.multicast <= 8, "a cluster has at most 8 CTAs");
@@ -890,15 +893,15 @@ __device__ void run_roles(const typename Op::Params& params, typename Op::Shared
   const auto split = [&](auto walk) {
     const int group = cutlass::canonical_warp_group_idx();
     if (group == 0) {
-      // Two math groups of 232 registers a thread need what the loading group does not use.
-      if constexpr (Op::kConfig.moves_registers()) cutlass::arch::warpgroup_reg_dealloc<40>();
+      // The math groups need what the loading group does not use.
+      if constexpr (Op::kConfig.moves_registers()) cutlass::arch::warpgroup_reg_dealloc<kConfig.loading_registers()>();
       const int warp = static_cast<int>(threadIdx.x) / 32;
       if (warp < Producer<Op>::kWarps) Producer<Op>(params, shared).run(walk());
       if constexpr (Op::kFed) {
         if (warp == Producer<Op>::kWarps) feed_tiles<Op>(OwnWalk<Op>(Op::scheduler(params, shared)), shared);
       }
     } else {
-      if constexpr (Op::kConfig.moves_registers()) cutlass::arch::warpgroup_reg_alloc<232>();
+      if constexpr (Op::kConfig.moves_registers()) cutlass::arch::warpgroup_reg_alloc<kConfig.math_registers()>();
       Consumer<Op>(params, shared, group - 1, walk()).run();
       if constexpr (Op::kConfig.multicast > 1) {
         cute::cluster_arrive();  // other CTAs of the cluster still count on this one's barriers

@@ -53,11 +53,11 @@ TEST(KGroupedGemmPlan, FormsClustersWhereTheyAreWhole) {
     EXPECT_EQ(H4J_OK, h4j_plan_close(plan, &error));
     return info;
   };
-  EXPECT_STREQ("gemm_k_grouped_256x128x3_c2", planned(2048, 0).kernel);
+  EXPECT_STREQ("gemm_k_grouped_192x128x4_c2", planned(2048, 0).kernel);
   EXPECT_EQ(132, planned(2048, 0).grid);
   EXPECT_EQ(32, planned(2048, 33).grid);
-  EXPECT_STREQ("gemm_k_grouped_256x128x3_c1", planned(2048, 1).kernel);
-  EXPECT_STREQ("gemm_k_grouped_256x128x3_c1", planned(2112, 0).kernel);
+  EXPECT_STREQ("gemm_k_grouped_192x128x4_c1", planned(2048, 1).kernel);
+  EXPECT_STREQ("gemm_k_grouped_192x128x4_c1", planned(2112, 0).kernel);
 }
 
 class KGroupedGemmGpu : public testing::GpuTest {
