@@ -14,7 +14,7 @@
 //                   has begun to write to shared memory
 //   kUnroll         K blocks of the main loop's body
 // and static functions of params and tile (and some of shared memory): scheduler, blocks, load_a, load_b, b_bytes, load_a_scales, load_b_scales or b_scale_row,
-// store_box, is_narrow, row_end, plane and c_plane (elements before the tile's matrix in D and C).
+// store_box, store_rows where tiles are ragged, is_narrow, row_end, plane and c_plane (elements before the tile's matrix in D and C).
 #pragma once
 
 #include <cutlass/arch/barrier.h>
@@ -303,6 +303,8 @@ struct Consumer {
   static constexpr int kAtoms = kConfig.group_rows() / 64;
   static constexpr int kValues = kConfig.tile_n / 2;  // of a thread in a [64, tile_n] accumulator
   using Staged = StagedRows<kConfig.store_cols()>;
+  // Fewer than 64 rows of a box leave by TMA where rows are 128 bytes, to which its addresses in shared memory are aligned; by the threads elsewhere.
+  static constexpr bool kStoresParts = Op::kRagged && Staged::kRowBytes == 128;
   // Between two of a group's 64 rows in the tile.
   static constexpr int kAtomRows = Op::kInterleaved ? 64 * kConfig.row_groups() : 64;
 
@@ -377,9 +379,10 @@ struct Consumer {
   template <class Work>
   __device__ void with_extent(Tile tile, Work work) {
     constexpr int kWidth = kConfig.tile_n;
-    if constexpr (Op::kRagged) {
+    // With one atom nothing is skipped: CTAs that stay in step ask for the same B at the same time, which saves more.
+    if constexpr (Op::kRagged && kAtoms > 1) {
       const int used = atoms_in_use(tile);
-      if (kAtoms > 1 && used == 1) {
+      if (used == 1) {
         work.template operator()<1, kWidth>();
         return;
       }
@@ -756,20 +759,26 @@ struct Consumer {
     cute::tma_store_fence();  // the copy engine must see these ordinary stores
     group_barrier();
     const int row_end = Op::row_end(params, tile);
+    // Between two tiles code is cold, and each instruction takes several clocks: whole boxes come first.
     if (issuer) {
 #pragma unroll
       for (int atom = 0; atom < kAtoms; ++atom) {
         const int r = atom_row(tile, atom);
-        if (Op::kRagged && r + 64 > row_end) continue;
+        if (Op::kRagged && r + 64 > row_end) [[unlikely]] {
+          if constexpr (kStoresParts) {
+            if (r < row_end) store_part(area + atom * kBoxes * Staged::kBoxBytes, tile, r);
+          }
+          continue;
+        }
 #pragma unroll
         for (int box = 0; box < kBoxes; ++box) {
-          const int c = tile.col + box * kConfig.store_cols();
-          if (r < row_end && c < col_end(tile)) Op::store_box(params, area + (atom * kBoxes + box) * Staged::kBoxBytes, tile, r, c);
+          if (Op::kNarrowCols > 0 && box * kConfig.store_cols() >= Op::kNarrowCols && Op::is_narrow(tile)) break;
+          Op::store_box(params, area + (atom * kBoxes + box) * Staged::kBoxBytes, tile, r, tile.col + box * kConfig.store_cols());
         }
       }
       cute::tma_store_arrive();
     }
-    if constexpr (Op::kRagged) {
+    if constexpr (Op::kRagged && !kStoresParts) {
 #pragma unroll
       for (int atom = 0; atom < kAtoms; ++atom) {
         const int r = atom_row(tile, atom);
@@ -777,6 +786,20 @@ struct Consumer {
         Staged::template copy_rows<kConfig.tile_n>(area + atom * kBoxes * Staged::kBoxBytes, row_end - r, col_end(tile) - tile.col,
                                                    d_row(tile, r) + tile.col, params.d_ld);
       }
+    }
+  }
+
+  // The first rows of an atom, fewer than 64: the next group's follow. Two copies of a power of two of rows, of which those in the middle leave twice.
+  __device__ void store_part(const uint8_t* boxes, Tile tile, int first) const {
+    const int rows = Op::row_end(params, tile) - first;
+    const int log2 = 31 - __clz(rows);
+    const int second = rows - (1 << log2);
+#pragma unroll
+    for (int box = 0; box < kConfig.tile_n / kConfig.store_cols(); ++box, boxes += Staged::kBoxBytes) {
+      const int c = tile.col + box * kConfig.store_cols();
+      if (c >= col_end(tile)) break;
+      Op::store_rows(params, log2, boxes, tile, first, c);
+      Op::store_rows(params, log2, boxes + second * Staged::kRowBytes, tile, first + second, c);
     }
   }
 

@@ -52,8 +52,8 @@ struct StagedRows {
     }
   }
 
-  // The first `rows` rows and `cols` columns, a multiple of 8, to a matrix of 16-byte aligned rows: for rows that TMA would not clip. By the 128 threads
-  // of a warp group, after a barrier.
+  // The first `rows` rows and `cols` columns, a multiple of 8, to a matrix of 16-byte aligned rows: where rows follow that are not to be written.
+  // By the 128 threads of a warp group, after a barrier.
   template <int kTileN>
   __device__ static void copy_rows(const uint8_t* area, int rows, int cols, __nv_bfloat16* target, int64_t ld) {
     constexpr int kChunks = kTileN / 8;  // of 16 bytes in a row

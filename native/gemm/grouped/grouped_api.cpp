@@ -159,8 +159,10 @@ struct Launch final : h4j_launch {
                                      config.narrow_cols() > 0 ? config.narrow_cols() : config.tile_n, kTileK, CU_TENSOR_MAP_SWIZZLE_128B, "b");
     bound.a_scales = describe_planes(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, args.a_scales, planes, k_blocks, rows, a_scales_group_ld, args.a_scales_ld, 4,
                                      config.strip_blocks(), copy_rows(config) + kScaleSlack, CU_TENSOR_MAP_SWIZZLE_NONE, "a_scales");
-    bound.d = describe_planes(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, args.d, planes, rows, spec.n, d_group_ld, args.d_ld, 2, kBoxRows, config.store_cols(),
-                              store_swizzle(config.store_cols()), "d");
+    for (int log2 = 0; log2 <= kBoxRowsLog2; ++log2) {
+      bound.d[log2] = describe_planes(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, args.d, planes, rows, spec.n, d_group_ld, args.d_ld, 2, 1 << log2,
+                                      config.store_cols(), store_swizzle(config.store_cols()), "d");
+    }
     bound.b_scales = reinterpret_cast<const float*>(args.b_scales);
     bound.b_scales_ld = args.b_scales_ld;
     bound.b_scales_group_ld = args.b_scales_group_ld;

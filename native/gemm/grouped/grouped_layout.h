@@ -14,8 +14,9 @@ namespace h4j::gemm::grouped {
 
 // The table of groups lies in shared memory: 12 bytes each.
 inline constexpr int kMaxGroups = 512;
-// Rows of D that one copy stores.
-inline constexpr int kBoxRows = 64;
+// Rows of D that one copy stores; at groups' ends also fewer, a power of two.
+inline constexpr int kBoxRowsLog2 = 6;
+inline constexpr int kBoxRows = 1 << kBoxRowsLog2;
 
 // Of a row of instances.def.
 constexpr Config config_of(int tile_m, int tile_n, int stages, int k_groups, int multicast) {
@@ -26,11 +27,11 @@ constexpr Config config_of(int tile_m, int tile_n, int stages, int k_groups, int
 constexpr int copy_rows(const Config& config) { return config.tile_m < 128 ? config.tile_m : 128; }
 
 struct Params {
-  CUtensorMap a;         // [planes, M, K] E4M3, box [copy_rows, 128]
-  CUtensorMap b;         // [groups, N, K] E4M3, box [tile_n, 128]
-  CUtensorMap b_narrow;  // the same for narrow tiles, box [narrow_cols, 128]
-  CUtensorMap a_scales;  // [planes, ceil(K/128), M] F32, box [strip_blocks, copy_rows + 4]
-  CUtensorMap d;         // [planes, M, N] BF16, box [64, store_cols]
+  CUtensorMap a;                    // [planes, M, K] E4M3, box [copy_rows, 128]
+  CUtensorMap b;                    // [groups, N, K] E4M3, box [tile_n, 128]
+  CUtensorMap b_narrow;             // the same for narrow tiles, box [narrow_cols, 128]
+  CUtensorMap a_scales;             // [planes, ceil(K/128), M] F32, box [strip_blocks, copy_rows + 4]
+  CUtensorMap d[kBoxRowsLog2 + 1];  // [planes, M, N] BF16, box i [1 << i, store_cols]
   const float* b_scales;
   int64_t b_scales_ld;
   int64_t b_scales_group_ld;

@@ -171,7 +171,10 @@ struct Grouped {
     return params.b_scales + tile.group * params.b_scales_group_ld + min(col, params.n - 1) / kTileK * params.b_scales_ld;
   }
   __device__ static void store_box(const Params& params, const void* source, const Tile& tile, int row, int col) {
-    cute::SM90_TMA_STORE_3D::copy(&params.d, source, col, row, plane_index(params, tile));
+    store_rows(params, kBoxRowsLog2, source, tile, row, col);
+  }
+  __device__ static void store_rows(const Params& params, int log2, const void* source, const Tile& tile, int row, int col) {
+    cute::SM90_TMA_STORE_3D::copy(&params.d[log2], source, col, row, plane_index(params, tile));
   }
   __device__ static bool is_narrow(const Tile& tile) { return kNarrowCols > 0 && tile.narrow; }
   __device__ static int row_end(const Params&, const Tile& tile) { return tile.row_end; }
@@ -195,7 +198,7 @@ __global__ void __launch_bounds__(config_of(kTileM, kTileN, kStages, kGroups, kM
   Shared& shared = *reinterpret_cast<Shared*>(memory);
 
   if (threadIdx.x / 32 == 1) shared.groups.build(params, kTileM, Op::kNarrowCols > 0 ? static_cast<int>(gridDim.x) : 0);
-  run_roles<Op>(params, shared, &params.a, &params.b, &params.b_narrow, &params.a_scales, &params.d);
+  run_roles<Op>(params, shared, &params.a, &params.b, &params.b_narrow, &params.a_scales, &params.d[kBoxRowsLog2]);
 }
 
 }  // namespace h4j::gemm::grouped
