@@ -305,6 +305,8 @@ struct Consumer {
   using Staged = StagedRows<kConfig.store_cols()>;
   // Fewer than 64 rows of a box leave by TMA where rows are 128 bytes, to which its addresses in shared memory are aligned; by the threads elsewhere.
   static constexpr bool kStoresParts = Op::kRagged && Staged::kRowBytes == 128;
+  // The next tile's sums are cleared between the stores to shared memory, which would have to be waited for.
+  static constexpr bool kClearsWhileStaging = Shared::kStaged && kConfig.k_groups == 1;
   // Between two of a group's 64 rows in the tile.
   static constexpr int kAtomRows = Op::kInterleaved ? 64 * kConfig.row_groups() : 64;
 
@@ -336,19 +338,17 @@ struct Consumer {
   }
 
   __device__ void run() {
-    for (; walk.more; walk.advance()) {
+    if constexpr (kClearsWhileStaging) clear_sums();
+    while (walk.more) {
       const Tile tile = walk.tile;
-#pragma unroll
-      for (int atom = 0; atom < kAtoms; ++atom) {
-#pragma unroll
-        for (int i = 0; i < kValues; ++i) sum[atom][i] = 0.0f;
-      }
+      if constexpr (!kClearsWhileStaging) clear_sums();
       const BlockRange range = Op::blocks(params, shared, tile);
       if constexpr (kConfig.strips()) {
         multiply_strips(range, tile);
       } else {
         with_extent(tile, [&]<int kUsed, int kWidth>() { multiply_stages<kUsed, kWidth>(range, tile); });
       }
+      walk.advance();  // ahead of the store, whose barriers hide its latency
       store(tile);
     }
     if constexpr (Shared::kStaged || Shared::kStagedF32 || Shared::kQuantized) {
@@ -357,6 +357,14 @@ struct Consumer {
   }
 
  private:
+  __device__ void clear_sums() {
+#pragma unroll
+    for (int atom = 0; atom < kAtoms; ++atom) {
+#pragma unroll
+      for (int i = 0; i < kValues; ++i) sum[atom][i] = 0.0f;
+    }
+  }
+
   // The stage at hand may be filled anew, here or also where this CTA's copies go.
   __device__ void release() {
     if constexpr (kConfig.multicast > 1) {
@@ -566,6 +574,7 @@ struct Consumer {
     if constexpr (Op::kShares) {
       if (tile.begin > 0) {
         leave_sums();
+        if constexpr (kClearsWhileStaging) clear_sums();
         return;
       }
       if (tile.end < params.k_blocks) add_shared_sums(tile);
@@ -756,6 +765,11 @@ struct Consumer {
     group_barrier();
 #pragma unroll
     for (int atom = 0; atom < kAtoms; ++atom) Staged::stage(sum[atom], area + atom * kBoxes * Staged::kBoxBytes);
+    if constexpr (kClearsWhileStaging) {
+      clear_sums();
+#pragma unroll
+      for (int atom = 0; atom < kAtoms; ++atom) tile::fence_accumulators(sum[atom]);
+    }
     cute::tma_store_fence();  // the copy engine must see these ordinary stores
     group_barrier();
     const int row_end = Op::row_end(params, tile);
