@@ -783,7 +783,8 @@ H4J_API h4j_status h4j_mla_cache_write(h4j_stream* stream, const h4j_mla_cache_w
  * per = ceil(experts / ranks). The group owns a window of device memory that its peers write and read: peer access inside a process, CUDA IPC between
  * processes. Opening: h4j_group_open and h4j_group_export in each rank, an exchange of the blobs by the caller, h4j_group_connect in each rank.
  * Every wait of a kernel on a peer ends at the deadline: the kernel then names what it waited for and exits, the group is poisoned, and its launches and
- * h4j_group_check answer H4J_PEER_TIMEOUT from then on. Such a group is closed and, without the lost rank, opened anew; the context stays usable.
+ * h4j_group_check answer H4J_PEER_TIMEOUT from then on. A rank that was waited for in vain because it waits for another one itself says so within two
+ * milliseconds, and that other one is named. Such a group is closed and, without the lost rank, opened anew; the context stays usable.
  * A channel has its own buffers and order: calls of one channel are made in the same order by every rank, each on one stream at a time; calls of several
  * channels may overlap. */
 typedef struct h4j_group_spec {
@@ -829,7 +830,7 @@ H4J_API h4j_status h4j_group_connect(h4j_group* group, const uint8_t* blobs, int
 H4J_API h4j_status h4j_group_buffers(const h4j_group* group, int32_t channel, h4j_group_buffers_info* buffers, h4j_error* error);
 /* Bit r: rank r takes part in launches from now on. All living ranks give the same mask. */
 H4J_API h4j_status h4j_group_set_active(h4j_group* group, uint64_t ranks, h4j_error* error);
-/* H4J_OK, or H4J_PEER_TIMEOUT with the rank, channel and phase that a kernel waited for in vain. */
+/* H4J_OK, or H4J_PEER_TIMEOUT with the rank that is missing and the channel and phase that a kernel waited for in vain. */
 H4J_API h4j_status h4j_group_check(const h4j_group* group, h4j_error* error);
 /* Waits for the device and frees the window. Peers must not touch it any more: their launches have ended, in time or by the deadline. */
 H4J_API h4j_status h4j_group_close(h4j_group* group, h4j_error* error);

@@ -79,6 +79,7 @@ __device__ inline bool await_ready(const Group& group, uint32_t epoch) {
   if (rank < group.shape.ranks && takes_part(group, rank)) {
     const uint32_t* address = at<uint32_t>(group.peers[group.shape.rank], ready) + rank;
     lost = !await(group, rank, Phase::kReady, epoch, [&] { return get(address) == epoch; });
+    if (lost) leave(group);
   }
   __threadfence_system();  // partial rows are read after their flag
   return !__syncthreads_or(lost);
@@ -293,11 +294,11 @@ __global__ __launch_bounds__(kThreads, 1) void combine_kernel(const __grid_const
       gather_piece(p, token, item % pieces, low_slot, high_slot);
     }
   }
-  if (__syncthreads_or(!whole)) return;
+  if (__syncthreads_or(!whole)) return leave(group);
   // Owners may write their partial rows again only when every reader is through.
   const int64_t read = group.offsets.read + static_cast<int64_t>(epoch % 2) * shape.ranks * kMaxCtas * 4;
   tell_done(group, read, epoch);
-  if (blockIdx.x == 0 && !await_done(group, read, static_cast<int>(gridDim.x), Phase::kRead, epoch)) return;
+  if (blockIdx.x == 0 && !await_done(group, read, static_cast<int>(gridDim.x), Phase::kRead, epoch)) return leave(group);
   end_call(counter);
 }
 

@@ -132,6 +132,7 @@ __device__ inline bool exchange_counts(const DispatchParams& p, uint32_t epoch, 
     uint64_t word = 0;
     const uint64_t* address = at<uint64_t>(group.peers[me], table) + i;
     if (!await(group, source, Phase::kCounts, epoch, [&] { return (word = get(address)) >> 32 == epoch; })) {
+      leave(group);
       lost = true;
       break;
     }
@@ -386,7 +387,7 @@ __global__ __launch_bounds__(kThreads, 1) void dispatch_kernel(const __grid_cons
     if (!p.reuse && blockIdx.x == gridDim.x - 1) check_experts(p.experts, p.tokens * shape.top_k, shape.experts, p.fault);
   }
   if (p.finish) {
-    if (blockIdx.x == 0 && !await_done(group, done, p.start ? static_cast<int>(gridDim.x) : p.finish, Phase::kRows, epoch)) return;
+    if (blockIdx.x == 0 && !await_done(group, done, p.start ? static_cast<int>(gridDim.x) : p.finish, Phase::kRows, epoch)) return leave(group);
     end_call(counter);
   }
 }

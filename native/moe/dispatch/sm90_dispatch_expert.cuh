@@ -335,7 +335,7 @@ __device__ bool expand_rows(const DispatchParams& p, const Routing& routing, con
     const int item = __shfl_sync(0xffffffffu, drawn, 0);
     if (rows == kRowsBeforeScales || (item >= items && rows < kRowsBeforeScales)) {
       bool indexed = true;
-      if (lane == 0) indexed = await(group, me, Phase::kCounts, epoch, [&] { return get_acquire(&counter.indexed) == gridDim.x; });
+      if (lane == 0) indexed = await(group, me, Phase::kCounts, epoch, [&] { return get_acquire(&counter.indexed) == gridDim.x; }, true);
       if (!__all_sync(0xffffffffu, indexed)) return false;
       place_scales(p, table.starts, table.counts, scaler, scalers);
       rows = kRowsBeforeScales;
@@ -398,7 +398,7 @@ __device__ inline bool await_metadata(const DispatchParams& p, int64_t done, int
     const int source = i / ctas;
     if (!takes_part(group, source)) continue;
     const uint32_t* address = at<uint32_t>(window, done) + source * kMaxCtas + i % ctas;
-    lost = !await(group, source, Phase::kCounts, epoch, [&] { return get(address) == epoch; });
+    lost = !await(group, source, Phase::kCounts, epoch, [&] { return get(address) == epoch; }, source == shape.rank);
   }
   const int64_t words = group.offsets.expert_counts + static_cast<int64_t>(epoch % 2) * shape.ranks * per * 8;
   for (int i = thread; i < shape.ranks * per && !lost; i += threads) {
@@ -406,7 +406,7 @@ __device__ inline bool await_metadata(const DispatchParams& p, int64_t done, int
     uint64_t word = 0;
     if (takes_part(group, source) && i % per < shape.local_experts()) {
       const uint64_t* address = at<uint64_t>(window, words) + i;
-      lost = !await(group, source, Phase::kCounts, epoch, [&] { return (word = get(address)) >> 32 == epoch; });
+      lost = !await(group, source, Phase::kCounts, epoch, [&] { return (word = get(address)) >> 32 == epoch; }, source == shape.rank);
     }
     first[i] = static_cast<int32_t>(static_cast<uint32_t>(word));
   }
@@ -536,7 +536,7 @@ __global__ __launch_bounds__(kThreads, 1) void dispatch_expert_kernel(const __gr
     const int scaler = warp < senders ? -1 : static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) * (warp - senders);
     whole = expand_rows<kCast>(p, routing, places, received, counter, epoch, scaler, static_cast<int>(gridDim.x) * (kWarps - senders));
   }
-  if (__syncthreads_or(!whole || lost_flag != 0)) return;
+  if (__syncthreads_or(!whole || lost_flag != 0)) return leave(group);
   if (p.start && blockIdx.x == gridDim.x - 1) check_experts(p.experts, p.tokens * shape.top_k, shape.experts, p.fault);
   if (p.finish) end_call(counter);
 }

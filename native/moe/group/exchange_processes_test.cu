@@ -153,11 +153,7 @@ void lose_the_last(Rank& rank, const Processes& processes, const Findings& found
   const double milliseconds = std::chrono::duration<double, std::milli>(Clock::now() - since).count();
   EXPECT_EQ(H4J_PEER_TIMEOUT, rank.check(error));
   EXPECT_STREQ("rank", error.argument);
-  if (processes.ranks == 2) {
-    EXPECT_STREQ("1", error.got);
-  } else {  // one of several may miss a rank that itself waits for the killed one
-    EXPECT_NE(std::to_string(rank.number), error.got);
-  }
+  EXPECT_EQ(std::to_string(processes.ranks - 1), error.got);
   EXPECT_LE(milliseconds, 2.0 * kDeadlineUs / 1000 + 500);
   std::printf("             %s: rank %d: %d calls right, %llu rows and %llu sums compared; told %.1f ms after %s: \"%s\"\n", processes.name().c_str(),
               rank.number, processes.calls(), found.rows, found.sums, milliseconds, rank.number == 0 ? "the kill" : "the call began", error.message);

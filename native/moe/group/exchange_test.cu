@@ -295,6 +295,33 @@ void lose_the_last_rank(int ranks) {
 TEST_F(MoeExchangeFaultsGpu, LostRankIsNamedInTimeAndLeftOut) { lose_the_last_rank(3); }
 TEST_P(MoeExchangeHostFaultsGpu, LostRankIsNamedInTimeAndLeftOut) { lose_the_last_rank(GetParam()); }
 
+// The last rank's dispatch reaches rank 0 alone, and it makes no further call. The ranks between miss it, and rank 0 misses what they do not send for that: all of
+// them name the last one.
+void lose_the_last_rank_in_a_call(int ranks) {
+  for (int form = 0; form < 3; ++form) {
+    const Scenario scenario = with_deadline(form, ranks, 500'000);
+    run_ranks(scenario, [&](Rank& rank) {
+      Error error;
+      Lane& lane = *rank.lanes.front();
+      lane.seed(0);
+      lane.fill();
+      if (rank.number == ranks - 1) {
+        EXPECT_EQ(H4J_OK, h4j_group_set_active(rank.group, uint64_t{1} << (ranks - 1) | 1, &error)) << error.message;
+        lane.dispatch();
+        return;
+      }
+      EXPECT_EQ(H4J_OK, lane.launch_dispatch(error)) << error.message;
+      lane.combine();
+      EXPECT_EQ(H4J_OK, lane.synchronize(error)) << error.message;
+      EXPECT_EQ(H4J_PEER_TIMEOUT, rank.check(error));
+      EXPECT_EQ(std::to_string(ranks - 1), error.got) << scenario.name << ", rank " << rank.number << ": " << error.message;
+    });
+  }
+}
+
+TEST_F(MoeExchangeFaultsGpu, RankLostInACallIsNamedByAll) { lose_the_last_rank_in_a_call(4); }
+TEST_P(MoeExchangeHostFaultsGpu, RankLostInACallIsNamedByAll) { lose_the_last_rank_in_a_call(GetParam()); }
+
 // Ranks that are left out for some calls, then take part again.
 void mask_ranks(int ranks) {
   const uint64_t all = (uint64_t{1} << ranks) - 1;

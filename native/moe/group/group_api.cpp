@@ -1,9 +1,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <random>
+#include <thread>
 
 #include "moe/combine/combine_kernels.h"
 #include "moe/combine/combine_layout.h"
@@ -299,11 +301,18 @@ void require_planned_group(const char* operation, const h4j_group& group, const 
 }
 
 void require_alive(const char* operation, const h4j_group& group) {
-  const uint64_t report = *const_cast<const volatile uint64_t*>(&group.status->report);
+  const auto* reported = const_cast<const volatile uint64_t*>(&group.status->report);
+  uint64_t report = *reported;
   if (report == 0) return;
+  // The kernel that reports finds out for two milliseconds whom to name. Not for ever: a broken context would settle nothing.
+  constexpr int kMostWaits = 10'000;
+  for (int waits = 0; (report & kSettled) == 0 && waits < kMostWaits; ++waits) {
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+    report = *reported;
+  }
   constexpr const char* kPhases[] = {"",        "counts of rows", "rows",         "partial rows to be ready", "the end of reading", "partial rows",
                                      "routing", "rows",           "returned rows"};
-  const auto phase = static_cast<size_t>(report >> 48);
+  const auto phase = static_cast<size_t>((report & ~kSettled) >> 48);
   fail(H4J_PEER_TIMEOUT, operation, "rank", format("%d", static_cast<int>(static_cast<uint32_t>(report)) - 1),
        format("its %s on channel %d before the deadline; close the group and open it without the lost rank",
               phase < std::size(kPhases) ? kPhases[phase] : "answer", static_cast<int>(report >> 32 & 0xffff)));

@@ -78,6 +78,7 @@ struct Offsets {
   int64_t lines;          // lines [2][source][latency_tokens][row_lines]
   int64_t hello;          // lines [2][source]: combine's word to those who get no rows
   int64_t returns;        // lines [2][source][latency_tokens][return_lines]
+  int64_t missed;         // u32 [source]: of channel 0, for all of them: the rank + 1 that the source waited for in vain
   int64_t channel_bytes;
 };
 
@@ -108,6 +109,7 @@ constexpr Offsets offsets_of(const Shape& s) {
   o.lines = take(latency * s.latency_tokens * s.row_lines());
   o.hello = take(latency);
   o.returns = take(latency * s.latency_tokens * s.return_lines());
+  o.missed = take(ranks * 4);
   o.channel_bytes = at;
   return o;
 }
@@ -123,16 +125,18 @@ struct Counter {
 
 // A rank's own memory, not seen by peers.
 struct State {
-  uint32_t aborted;  // a wait timed out: every kernel of the group ends at once from now on
-  uint32_t reserved[31];
+  uint32_t aborted;   // a wait timed out: every kernel of the group ends at once from now on
+  uint32_t settling;  // a thread is finding out which rank to name
+  uint32_t reserved[30];
   struct Channel {
     Counter dispatch, combine, latency_dispatch, latency_combine;
   } channel[kMaxChannels];
 };
 
-// In mapped host memory. A rank is named as rank + 1, so that 0 is no report.
+// In mapped host memory. A rank is named as rank + 1, so that 0 is no report. Until it is settled it is the rank that was waited for, which may itself miss another.
+inline constexpr uint64_t kSettled = uint64_t{1} << 63;
 struct Status {
-  uint64_t report;  // phase << 48 | channel << 32 | rank + 1
+  uint64_t report;  // kSettled | phase << 48 | channel << 32 | rank + 1
   uint64_t epoch;
 };
 

@@ -72,16 +72,45 @@ __device__ inline void report_timeout(const Group& group, int rank, Phase phase,
   put(&group.status->report, static_cast<uint64_t>(phase) << 48 | static_cast<uint64_t>(group.channel) << 32 | static_cast<uint64_t>(rank + 1));
 }
 
+// Time in which ranks hear of each other's timeouts: of waits that began together, threads that poll see the ends so far apart at most.
+inline constexpr uint64_t kHearsayNs = 2'000'000;
+
+// How a kernel ends that found the group lost: `return leave(group)`. A rank that was waited for in vain may itself have waited for another, which it then tells
+// every peer; so this rank names the last one of the chain, which waits for nobody. At the ends of kernels, where nothing is left to be kept in registers.
+__device__ inline void leave(const Group& group) {
+  if (atomicExch(&group.state->settling, 1u) != 0) return;
+  const int me = group.shape.rank;
+  const int64_t missed = group.offsets.missed - group.channel * group.offsets.channel_bytes;
+  uint64_t report = 0;
+  while (report == 0) report = get(&group.status->report);
+  uint32_t last = static_cast<uint32_t>(report);
+#pragma unroll 1
+  for (int rank = 0; rank < group.shape.ranks; ++rank) {
+    if (takes_part(group, rank)) put(at<uint32_t>(group.peers[rank], missed) + me, last);
+  }
+  const uint64_t begin = nanoseconds();
+  while (nanoseconds() - begin < kHearsayNs) {
+  }
+#pragma unroll 1
+  for (int links = 1; links < group.shape.ranks; ++links) {
+    const uint32_t next = get(at<uint32_t>(group.peers[me], missed) + last - 1);
+    if (next == 0 || next == static_cast<uint32_t>(me + 1)) break;  // two that miss each other name each other
+    last = next;
+  }
+  put(&group.status->report, report >> 32 << 32 | kSettled | last);
+}
+
 // Polls until `ready`, the deadline, or the end of the wait of any other thread of the group. False: this call is lost, leave the kernel.
+// Own CTAs, which may wait for a peer, are `own` and given twice the time: then that peer is what is reported.
 template <class Ready>
-__device__ bool await(const Group& group, int rank, Phase phase, uint32_t epoch, Ready ready) {
+__device__ bool await(const Group& group, int rank, Phase phase, uint32_t epoch, Ready ready, bool own = false) {
   if (ready()) return true;
   const uint64_t begin = nanoseconds();
   for (unsigned polls = 1;; ++polls) {
     if (ready()) return true;
     if (polls % 256 == 0) {
       if (is_aborted(group)) return false;
-      if (nanoseconds() - begin > group.deadline_ns) {
+      if ((nanoseconds() - begin) >> own > group.deadline_ns) {
         report_timeout(group, rank, phase, epoch);
         return false;
       }
@@ -160,7 +189,7 @@ __device__ inline bool await_done(const Group& group, int64_t words, int ctas, P
     const int source = i / ctas;
     if (!takes_part(group, source)) continue;
     const uint32_t* address = at<uint32_t>(group.peers[group.shape.rank], words) + source * kMaxCtas + i % ctas;
-    lost = !await(group, source, phase, epoch, [&] { return get(address) == epoch; });
+    lost = !await(group, source, phase, epoch, [&] { return get(address) == epoch; }, source == group.shape.rank);
   }
   __threadfence_system();  // rows are read after their flags
   return !__syncthreads_or(lost);

@@ -459,9 +459,13 @@ __global__ __launch_bounds__(kThreads, 1) void latency_dispatch_kernel(const __g
     item = item < segments.end() ? item + segments.step() : item;
   } while (line < routing.lines() || item < segments.end());
   __syncwarp();
+  bool whole = true;
   if (p.finish) {
     const SegmentReceiver receiver(p, staged, epoch);
-    if (!receive_routing(p, epoch, first_receiver, epoch == 0, entries, tokens)) return;
+    if (!receive_routing(p, epoch, first_receiver, epoch == 0, entries, tokens)) {
+      if (epoch != 0) leave(group);
+      return;
+    }
     if (blockIdx.x == 0 && threadIdx.x < shape.ranks) {
       reinterpret_cast<int32_t*>(p.handle + p.handle_at.tokens)[threadIdx.x] = tokens[threadIdx.x];
       if (p.received != nullptr) p.received[threadIdx.x] = tokens[threadIdx.x];
@@ -469,12 +473,14 @@ __global__ __launch_bounds__(kThreads, 1) void latency_dispatch_kernel(const __g
     place_entries(p, places, static_cast<int>(shape.latency_rows()) * shape.top_k, blockIdx.x == 0);
 #pragma unroll 1
     for (int i = receiver.first(); i < receiver.end(); i += receiver.step()) {
-      if (!receiver.receive(i, places, tokens, epoch)) break;
+      whole = receiver.receive(i, places, tokens, epoch);
+      if (!whole) break;
     }
   } else if (epoch == 0) {
     return;
   }
   if (p.start && blockIdx.x == gridDim.x - 1) check_experts(p.experts, p.tokens * shape.top_k, shape.experts, p.fault);
+  if (!whole) leave(group);
 }
 
 // ---- Combine. A line holds 60 elements; lane 8i + j of a warp has elements 8j.. of line i, the last lane four of them.
@@ -670,20 +676,21 @@ __device__ inline void send_hello(const LatencyCombineParams& p, uint32_t epoch)
   put_line(group.peers[threadIdx.x / 8] + hello + threadIdx.x % 8 * 16, sealed(make_uint4(0, 0, 0, 0), epoch));
 }
 
-// Those who had no rows of this rank have said so.
-__device__ inline void await_hello(const LatencyCombineParams& p, uint32_t epoch) {
+// Those who had no rows of this rank have said so. False: lost.
+__device__ inline bool await_hello(const LatencyCombineParams& p, uint32_t epoch) {
   const Group& group = p.group;
   const Shape& shape = group.shape;
   const int lane = threadIdx.x % 32;
-  if (blockIdx.x != 0) return;
+  if (blockIdx.x != 0) return true;
   for (int rank = threadIdx.x / 32; rank < shape.ranks; rank += kWarps) {
     const uint8_t* hello = group.peers[shape.rank] + group.offsets.hello + (static_cast<int64_t>(epoch % 2) * shape.ranks + rank) * kLineBytes;
     uint4 value[1];
     if (takes_part(group, rank) &&
         !await_lines(group, Phase::kReturn, epoch, [&](int) { return lane < 8 ? hello : nullptr; }, [&](int) { return rank; }, value)) {
-      return;
+      return false;
     }
   }
+  return true;
 }
 
 __global__ __launch_bounds__(kThreads, 1) void latency_combine_kernel(const __grid_constant__ LatencyCombineParams p) {
@@ -698,8 +705,8 @@ __global__ __launch_bounds__(kThreads, 1) void latency_combine_kernel(const __gr
   });
   if (epoch == 0) return;
   if (p.start) send_hello(p, epoch);
-  if (!summing.run(experts, loaded, epoch)) return;
-  if (p.finish) await_hello(p, epoch);
+  if (!summing.run(experts, loaded, epoch)) return leave(group);
+  if (p.finish && !await_hello(p, epoch)) leave(group);
 }
 
 }  // namespace h4j::moe

@@ -20,7 +20,7 @@ public final class PeerTimeoutException extends KernelException {
         this.rank = rank;
     }
 
-    /** {@return the rank that did not answer, or the first of them} */
+    /** {@return the rank that did not answer, or the first of them; of ranks that wait for each other, the one that waits for none} */
     public int rank() {
         return rank;
     }
