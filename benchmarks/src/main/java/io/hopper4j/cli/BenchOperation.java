@@ -119,9 +119,9 @@ interface BenchOperation {
      *
      * @param remote those that come from other ranks
      * @param logical those that come from all ranks, its own rows included
-     * @param crosses whether other ranks are on other GPUs
+     * @param ranks that exchange them; where there are several GPUs, ranks are on several
      */
-    record Traffic(double remote, double logical, boolean crosses) {}
+    record Traffic(double remote, double logical, int ranks) {}
 
     /** A case ready to run. */
     interface Prepared extends AutoCloseable {

@@ -233,7 +233,7 @@ final class ExpertGroupBench implements BenchOperation {
         } else {
             local = tokens * given + (part.expert ? tokens * topK : rows * ranks) * row;
         }
-        return new Work(local, 0, false, new Traffic(rows * (ranks - 1) * row, rows * ranks * row, ranks > 1));
+        return new Work(local, 0, false, new Traffic(rows * (ranks - 1) * row, rows * ranks * row, (int) ranks));
     }
 
     @Override

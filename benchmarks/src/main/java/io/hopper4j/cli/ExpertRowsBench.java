@@ -18,17 +18,21 @@ import io.hopper4j.quant.ScaleKind;
 import io.hopper4j.reference.BlockQuantization;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
+import java.util.Optional;
+import org.jspecify.annotations.Nullable;
 
 /**
- * {@code moe_permute}, BF16 rows to unaligned expert-major rows of BF16 or, quantised on the way, E4M3, and {@code moe_unpermute} of BF16 rows with weights;
- * tokens, hidden, topk, experts, bits of an element of the expert-major rows.
+ * {@code moe_permute}, rows to unaligned expert-major rows: of BF16, of E4M3 with scales, or of BF16 quantised on the way; and {@code moe_unpermute} of BF16 rows with
+ * weights; tokens, hidden, topk, experts, bits of an element of a token's row and of the expert-major ones.
  */
 final class ExpertRowsBench implements BenchOperation {
     private static final long[] TOKENS = {128, 4096, 8192};
     private static final long[] EXPERTS = {32, 256};
     private static final long FP8 = 8;
     private static final long BF16 = 16;
+    private static final long[][] FORMS = {{FP8, FP8}, {BF16, FP8}, {BF16, BF16}};
 
     /** Rows of the input that are drawn; the others repeat them. */
     private static final long DRAWN_ROWS = 512;
@@ -55,7 +59,7 @@ final class ExpertRowsBench implements BenchOperation {
 
     @Override
     public List<String> keys() {
-        return List.of("tokens", "hidden", "topk", "experts", "bits");
+        return List.of("tokens", "hidden", "topk", "experts", "from", "bits");
     }
 
     @Override
@@ -64,11 +68,12 @@ final class ExpertRowsBench implements BenchOperation {
         if (list == CaseList.DEEPSEEK_V3) {
             for (final long tokens : TOKENS) {
                 for (final long experts : EXPERTS) {
-                    for (final long bits : back ? new long[] {BF16} : new long[] {FP8, BF16}) {
+                    for (final long[] form : back ? new long[][] {{BF16, BF16}} : FORMS) {
                         shapes.add(BenchShape.of("tokens", tokens, "hidden", 7168)
                                 .with("topk", 8)
                                 .with("experts", experts)
-                                .with("bits", bits));
+                                .with("from", form[0])
+                                .with("bits", form[1]));
                     }
                 }
             }
@@ -81,8 +86,22 @@ final class ExpertRowsBench implements BenchOperation {
         final double tokens = (double) shape.get("tokens");
         final double ids = tokens * shape.get("topk");
         final double hidden = (double) shape.get("hidden");
-        final double scales = shape.get("bits") == FP8 ? 4 * Math.ceil(hidden / 128) : 0;
-        return new Work(2 * tokens * hidden + ids * (hidden * shape.get("bits") / 8 + scales + 8), 0);
+        return new Work(
+                tokens * rowBytes(hidden, shape.get("from")) + ids * (rowBytes(hidden, shape.get("bits")) + 8), 0);
+    }
+
+    private static double rowBytes(final double hidden, final long bits) {
+        return hidden * bits / 8 + (bits == FP8 ? 4 * Math.ceil(hidden / 128) : 0);
+    }
+
+    @Override
+    public Optional<String> obstacle(final BenchGpu gpu, final BenchShape shape) {
+        final long[] form = {shape.get("from"), shape.get("bits")};
+        if (back ? form[0] == BF16 && form[1] == BF16 : Arrays.stream(FORMS).anyMatch(f -> Arrays.equals(f, form))) {
+            return Optional.empty();
+        }
+        return Optional.of("from " + form[0] + " to " + form[1] + " bits: rows go "
+                + (back ? "from 16 to 16" : "from 8 to 8, from 16 to 8 or from 16 to 16"));
     }
 
     @Override
@@ -92,10 +111,10 @@ final class ExpertRowsBench implements BenchOperation {
                 shape.get("hidden"),
                 Math.toIntExact(shape.get("experts")),
                 Math.toIntExact(shape.get("topk")),
-                DType.BF16);
+                shape.get("from") == FP8 ? DType.F8_E4M3 : DType.BF16);
         return new Moved(
                 gpu,
-                shape.get("bits") == FP8 ? spec.withQuantize(ScaleKind.F32) : spec,
+                shape.get("bits") < shape.get("from") ? spec.withQuantize(ScaleKind.F32) : spec,
                 back,
                 (long) (work(shape).bytes() / 2),
                 seed);
@@ -113,6 +132,7 @@ final class ExpertRowsBench implements BenchOperation {
         private final HostTensor ids;
         private final HostTensor weights;
         private final HostTensor drawn;
+        private final @Nullable HostTensor drawnScales;
         private final PermuteOperands<DeviceTensor> rows;
         private final DeviceTensor sums;
         private final PermutePlan<DeviceTensor> permute;
@@ -134,15 +154,24 @@ final class ExpertRowsBench implements BenchOperation {
             this.unpermute = gpu.kernels().plan(way);
             this.ids = HostTensor.allocate(host, DType.I32, tokens, spec.topK());
             this.weights = HostTensor.allocate(host, DType.F32, tokens, spec.topK());
-            this.drawn = HostTensor.allocate(host, DType.BF16, Math.min(tokens, DRAWN_ROWS), spec.hidden());
+            final long drawnRows = Math.min(tokens, DRAWN_ROWS);
+            if (spec.inDType() == DType.F8_E4M3) {
+                final Scaled<HostTensor> scaled =
+                        HostData.randomQuantized(host, random, Scaling.ACTIVATION_1X128, drawnRows, spec.hidden());
+                this.drawn = scaled.values();
+                this.drawnScales = scaled.scales();
+            } else {
+                this.drawn = HostTensor.allocate(host, DType.BF16, drawnRows, spec.hidden());
+                this.drawnScales = null;
+                HostData.fillWithNormal(drawn, random);
+            }
             for (long t = 0; t < tokens; t++) {
                 for (long j = 0; j < spec.topK(); j++) {
                     ids.setFloat((float) random.below(spec.experts()), t, j);
                 }
             }
             HostData.fillWithNormal(weights, random);
-            HostData.fillWithNormal(drawn, random);
-            final DeviceTensor in = device.allocate(DType.BF16, tokens, spec.hidden());
+            final DeviceTensor in = device.allocate(spec.inDType(), tokens, spec.hidden());
             for (long t = 0; t < tokens; t += DRAWN_ROWS) {
                 final long count = Math.min(DRAWN_ROWS, tokens - t);
                 in.slice(0, t, t + count).copyFrom(drawn.slice(0, 0, count), gpu.stream());
@@ -150,7 +179,7 @@ final class ExpertRowsBench implements BenchOperation {
             this.rows = new PermuteOperands<>(
                     device.copyOf(ids, gpu.stream()),
                     in,
-                    null,
+                    drawnScales == null ? null : device.copyOf(scalesOfTokens(drawnScales), gpu.stream()),
                     device.allocate(spec.outDType(), spec.rows(), spec.hidden()),
                     fp8 ? device.allocate(Scaled.activationScaleSpec(spec.rows(), spec.hidden())) : null,
                     device.allocate(DType.I32, spec.experts()),
@@ -165,6 +194,15 @@ final class ExpertRowsBench implements BenchOperation {
                     null,
                     sums));
             there.launch(gpu.stream());
+        }
+
+        private HostTensor scalesOfTokens(final HostTensor of) {
+            final HostTensor all =
+                    HostTensor.allocate(host, Scaled.activationScaleSpec(spec.maxTokens(), spec.hidden()));
+            for (long t = 0; t < spec.maxTokens(); t++) {
+                all.select(0, t).setFloats(of.select(0, t % DRAWN_ROWS).toFloats());
+            }
+            return all;
         }
 
         @Override
@@ -236,20 +274,32 @@ final class ExpertRowsBench implements BenchOperation {
 
         private long differingRows(final long token, final HostTensor places) {
             final HostTensor row = drawn.slice(0, token % DRAWN_ROWS, token % DRAWN_ROWS + 1);
-            final Scaled<HostTensor> quantized = HostData.quantized(host, Scaling.ACTIVATION_1X128, 1, spec.hidden());
-            BlockQuantization.quantize(row, quantized, spec.scaleKind());
+            HostTensor values = row;
+            HostTensor ownScales =
+                    drawnScales == null ? null : drawnScales.slice(0, token % DRAWN_ROWS, token % DRAWN_ROWS + 1);
+            if (spec.inDType() != spec.outDType()) {
+                final Scaled<HostTensor> quantized =
+                        HostData.quantized(host, Scaling.ACTIVATION_1X128, 1, spec.hidden());
+                BlockQuantization.quantize(row, quantized, spec.scaleKind());
+                values = quantized.values();
+                ownScales = quantized.scales();
+            }
             final DeviceTensor scales = rows.outScales();
             long differing = 0;
             for (long j = 0; j < spec.topK(); j++) {
                 final long place = (long) places.getFloat(token, j);
                 final HostTensor got = HostTensor.allocate(host, spec.outDType(), 1, spec.hidden());
                 gpu.gpu().download(rows.out().slice(0, place, place + 1), got);
-                differing += HostData.differing(got, scales == null ? row : quantized.values());
-                if (scales != null) {
+                differing += HostData.differing(got, values);
+                if (scales != null && ownScales != null) {
                     final HostTensor gotScales =
-                            HostTensor.allocate(host, quantized.scales().spec());
+                            HostTensor.allocate(host, Scaled.activationScaleSpec(1, spec.hidden()));
                     gpu.gpu().download(scales.slice(0, place, place + 1), gotScales);
-                    differing += HostData.differing(gotScales, quantized.scales());
+                    differing += Arrays.equals(
+                                    gotScales.select(0, 0).toFloats(),
+                                    ownScales.select(0, 0).toFloats())
+                            ? 0
+                            : 1;
                 }
             }
             return differing;

@@ -12,6 +12,7 @@ import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -38,6 +39,7 @@ record Yardsticks(
     private static final long EDGE = 8192;
     private static final int REPETITIONS = 10;
     private static final int PEER_SMS = 24;
+    private static final String ALL_TO_ALL = "allToAll";
     private static final List<Integer> SM_COUNTS = List.of(4, 8, 16, 24, 32, 64);
 
     /** Rates of an H100 SXM seen before, for floors where cuBLASLt is not there to measure them. */
@@ -141,7 +143,7 @@ record Yardsticks(
                 }
             }
             final Map<String, @Nullable Object> all =
-                    entry("allToAll", sms, 2, gpu.library().allToAll(ordinals, sms, REPETITIONS));
+                    entry(ALL_TO_ALL, sms, 2, gpu.library().allToAll(ordinals, sms, REPETITIONS));
             all.put("devices", Arrays.stream(ordinals).asLongStream().boxed().toList());
             bandwidths.add(all);
         }
@@ -195,9 +197,25 @@ record Yardsticks(
         final double bf16 = Double.isNaN(bf16Tflops) ? USUAL_FP8_TFLOPS / 2 : bf16Tflops;
         final double local = work.floorMicroseconds(Math.max(copyGBs, readGBs), work.isBf16() ? bf16 : fp8);
         final BenchOperation.Traffic traffic = work.traffic();
-        return traffic == null || !traffic.crosses() || Double.isNaN(peerStoreGBs)
-                ? local
-                : Math.max(local, traffic.remote() / peerStoreGBs / 1e3);
+        if (traffic == null) {
+            return local;
+        }
+        final double store = storeGBs(traffic.ranks());
+        return Double.isNaN(store) ? local : Math.max(local, traffic.remote() / store / 1e3);
+    }
+
+    /** {@return what leaves a rank's GPU where so many ranks exchange rows; NaN where nothing crosses} */
+    private double storeGBs(final int ranks) {
+        if (ranks < 2) {
+            return Double.NaN;
+        }
+        return bandwidths.stream()
+                .filter(entry -> ranks > 2
+                        && ALL_TO_ALL.equals(entry.get("what"))
+                        && Long.valueOf(PEER_SMS).equals(entry.get("sms")))
+                .mapToDouble(entry -> ((Number) Objects.requireNonNull(entry.get("gbs"))).doubleValue())
+                .findFirst()
+                .orElse(peerStoreGBs);
     }
 
     /** {@return as results have them} */

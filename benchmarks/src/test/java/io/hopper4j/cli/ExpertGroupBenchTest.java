@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import io.hopper4j.cli.BenchOperation.CaseList;
 import java.util.List;
+import java.util.Map;
 import java.util.Objects;
 import org.assertj.core.data.Percentage;
 import org.junit.jupiter.api.Test;
@@ -49,6 +50,30 @@ final class ExpertGroupBenchTest {
                 .isCloseTo(traffic(dispatch).remote() / 350e3, Percentage.withPercentage(0.01));
         assertThat(one.floorMicroseconds(dispatch))
                 .isCloseTo(dispatch.bytes() / 3000e3, Percentage.withPercentage(0.01));
+    }
+
+    /** Four ranks store to three others each: held against what all devices reach when all store at once. */
+    @Test
+    void isHeldAgainstAllLinksAtOnceWhereMoreRanksThanTwoExchange() {
+        final Yardsticks four = new Yardsticks(
+                3000,
+                3000,
+                800,
+                1600,
+                350,
+                5,
+                List.of(
+                        Map.of("what", "allToAll", "sms", 132L, "gbs", 370.0),
+                        Map.of("what", "allToAll", "sms", 24L, "gbs", 320.0)),
+                List.of());
+        for (final int ranks : new int[] {2, 4}) {
+            final BenchOperation.Work dispatch = BenchOperations.parse("moe_dispatch ranks=" + ranks
+                            + " processes=1 tokens=4096 hidden=7168 topk=8 experts=256 bits=8 sms=24")
+                    .work();
+            assertThat(four.floorMicroseconds(dispatch))
+                    .isCloseTo(
+                            traffic(dispatch).remote() / (ranks == 2 ? 350e3 : 320e3), Percentage.withPercentage(0.01));
+        }
     }
 
     @Test
