@@ -40,18 +40,39 @@ struct Plan final : h4j_plan {
     }
     sms = usable_sms(kOperation, device, spec.sm_budget);
     instance = find_instance(spec.in_dtype, spec.out_dtype);
-    info.grid = grid(spec.max_tokens);
+    const Grids grids = grids_of(spec.max_tokens);
+    info.grid = grids.padding + grids.scales + grids.rows;
     info.block = kThreads;
-    info.shared_memory = sizeof(SharedStorage);
     std::snprintf(info.kernel, sizeof info.kernel, "%s", instance->name);
-    std::snprintf(info.explanation, sizeof info.explanation, "the only instance from %s to %s; at most %lld rows; %d CTAs on %d SMs",
-                  dtype_name(spec.in_dtype), dtype_name(spec.out_dtype), static_cast<long long>(rows), info.grid, sms);
+    std::snprintf(info.explanation, sizeof info.explanation, "the only instance from %s to %s; at most %lld rows, %s; %d CTAs on %d SMs",
+                  dtype_name(spec.in_dtype), dtype_name(spec.out_dtype), static_cast<long long>(rows),
+                  grids.routing > 0 ? "found by a kernel ahead" : "found by every CTA", info.grid, sms);
   }
 
-  // A CTA an SM, also for few tokens where there is padding to clear.
-  int grid(int64_t tokens) const {
-    const int64_t wanted = tokens + (spec.alignment > 1 && tokens > 0 ? spec.experts : 0);
-    return static_cast<int>(std::clamp<int64_t>(wanted, 1, sms));
+  struct Grids {
+    int routing;  // CTAs of its one cluster, a power of two; 0: the CTAs that move count
+    int padding;
+    int scales;
+    int rows;
+  };
+  // Within a budget, each of the three kinds of CTAs that may run side by side has a share of what fits.
+  Grids grids_of(int64_t tokens) const {
+    const int64_t ids = tokens * spec.top_k;
+    const int64_t resident = int64_t{sms} * kCtasPerSm;
+    const int64_t items = tokens * ceil_div(spec.hidden * element_size(spec.out_dtype), kPieceBytes);
+    const int64_t moving = streaming_grid(ceil_div(items, kWarps), spec.sm_budget, resident / 2);
+    Grids grids{};
+    if (tokens == 0 || spec.sm_budget > 0 || ids > kMaxCountsPerSm * sms / moving) {
+      const int64_t wanted = std::clamp<int64_t>(ceil_div(ids, kIdsPerRouteCta), 1, std::min(kMaxRouteCtas, sms));
+      grids.routing = static_cast<int>(std::bit_floor(static_cast<uint64_t>(wanted)));
+    }
+    if (spec.alignment > 1 && tokens > 0) grids.padding = sms;
+    if (spec.in_dtype == H4J_F8_E4M3 && grids.routing > 0) {
+      const int64_t most = ids + std::min<int64_t>(spec.experts, ids) * (spec.alignment - 1);
+      grids.scales = streaming_grid(ceil_div(most, kThreads), spec.sm_budget, resident / 4);
+    }
+    grids.rows = static_cast<int>(std::min<int64_t>(moving, INT32_MAX - grids.padding - grids.scales));
+    return grids;
   }
 
   h4j_moe_permute_spec spec;
@@ -62,7 +83,10 @@ struct Plan final : h4j_plan {
 
 struct Launch final : h4j_launch {
   Launch(const Plan& made_from, const h4j_device& opened, const h4j_moe_permute_args& args)
-      : h4j_launch(kOperation, opened), plan(made_from), kernel(plan.instance->stub, opened, sizeof(SharedStorage)) {
+      : h4j_launch(kOperation, opened),
+        plan(made_from),
+        router(route_stub(), opened, static_cast<int>(route_shared_bytes(plan.spec.experts))),
+        mover(plan.instance->stub, opened, 0) {
     max_rows = plan.spec.max_tokens;
     runs_empty = true;  // ends of 0 are written
     params.bad_ids = fault_site(opened, kOperation, "ids");
@@ -111,17 +135,29 @@ struct Launch final : h4j_launch {
         .out_row_bytes = static_cast<int32_t>(spec.hidden * out_size),
         .blocks = static_cast<int32_t>(scales_out ? ceil_div(spec.hidden, kScaleBlock) : 0),
         .power_of_two = spec.scale_kind == H4J_SCALE_POWER_OF_TWO,
+        .counts = 0,
+        .padding_ctas = 0,
+        .scale_ctas = 0,
     };
   }
 
   void run(CUstream stream, int64_t tokens) const override {
     Params used = params;
     used.tokens = static_cast<int32_t>(tokens);
-    kernel.launch({static_cast<unsigned>(plan.grid(tokens)), kThreads}, stream, &used);
+    const Plan::Grids grids = plan.grids_of(tokens);
+    used.counts = grids.routing == 0;
+    used.padding_ctas = grids.padding;
+    used.scale_ctas = grids.scales;
+    if (grids.routing > 0) router.launch({static_cast<unsigned>(grids.routing), kRouteThreads, static_cast<unsigned>(grids.routing)}, stream, &used);
+    if (tokens == 0) return;
+    // Within a budget the two do not share the SMs.
+    const bool early = grids.routing > 0 && plan.spec.sm_budget == 0;
+    mover.launch({static_cast<unsigned>(grids.padding + grids.scales + grids.rows), kThreads, 0, early}, stream, &used);
   }
 
   Plan plan;
-  Kernel kernel;
+  Kernel router;
+  Kernel mover;
   Params params{};
 };
 

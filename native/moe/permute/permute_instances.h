@@ -12,6 +12,8 @@ struct Instance {
   const void* stub;
 };
 
+// The kernel that finds the rows' places, ahead of every instance.
+const void* route_stub();
 // Null where no row of instances.def fits.
 const Instance* find_instance(h4j_dtype in_dtype, h4j_dtype out_dtype);
 

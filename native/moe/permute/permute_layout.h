@@ -7,18 +7,25 @@
 
 namespace h4j::permute {
 
-// One large CTA an SM: every CTA counts all ids, so fewer CTAs count less.
-inline constexpr int kThreads = 1024;
-inline constexpr int kWarps = kThreads / 32;
-inline constexpr int kMaxExperts = kThreads;  // a thread an expert while starts are summed
 inline constexpr int kMaxTopK = 32;
-// Warps that number the ids of a chunk, each a stretch of it.
-inline constexpr int kRankWarps = 8;
-// Ids whose rows a CTA places at a time: at least 64 tokens.
-inline constexpr int kChunkIds = 2048;
-// Bytes of a row that a warp moves at a time, 16 bytes a lane and load: so many loads are in flight before the first store.
+
+// Moving: a warp a piece of a token's row, 16 bytes a lane and load. So many loads are in flight before the first store.
+inline constexpr int kThreads = 256;
+inline constexpr int kWarps = kThreads / 32;
+inline constexpr int kCtasPerSm = 4;
 inline constexpr int kLoads = 4;
-inline constexpr int kPieceBytes = kLoads * 32 * 16;
+inline constexpr int kPieceBytes = kLoads * 32 * 16;  // of out
+inline constexpr int kExpertBits = 10;
+inline constexpr int kMaxExperts = 1 << kExpertBits;
+// Where it counts no more than so many ids an SM, each CTA that moves finds its places by counting all ids for itself: a launch ahead takes longer.
+inline constexpr int64_t kMaxCountsPerSm = 16384;
+inline constexpr int kIdsAhead = 4;  // loads of ids in flight a thread
+
+// Else routing, ahead of it: one cluster, whose warps number a stretch of the ids each.
+inline constexpr int kRouteThreads = kMaxExperts;  // a thread an expert while starts are summed
+inline constexpr int kRouteWarps = kRouteThreads / 32;
+inline constexpr int kMaxRouteCtas = 8;
+inline constexpr int kIdsPerRouteCta = 1024;  // that are worth a CTA more
 
 struct Params {
   const int32_t* ids;      // [tokens, top_k]
@@ -42,18 +49,29 @@ struct Params {
   int32_t out_row_bytes;
   int32_t blocks;  // of scales in a row; 0: none
   int32_t power_of_two;
+  int32_t counts;        // 1: CTAs that move count the ids themselves, no kernel goes ahead
+  int32_t padding_ctas;  // the first CTAs of the grid clear rows of padding
+  int32_t scale_ctas;    // the next ones copy scales
 };
 
-struct SharedStorage {
-  int32_t earlier[kMaxExperts];            // ids of each expert ahead of this CTA's tokens
-  int32_t later[kMaxExperts];              // its tokens' and those behind
-  int32_t next[kMaxExperts];               // row for the next of this CTA's ids
-  int32_t ends[kMaxExperts];               // group_ends
-  int32_t padding_ends[kMaxExperts];       // rows of padding of the experts up to this one
-  int32_t ranks[kRankWarps][kMaxExperts];  // ids in a warp's stretch, then the row of its next one
-  int32_t places[kChunkIds];
+// Of a CTA that counts all ids.
+struct CountStorage {
+  int32_t next[kMaxExperts];          // counts of ids ahead of this CTA's, then the row of its next id
+  int32_t ends[kMaxExperts];          // counts of ids, then group_ends
+  int32_t padding_ends[kMaxExperts];  // rows of padding of the experts up to this one
+  int32_t places[kWarps * kMaxTopK];
   uint64_t scan[kWarps];
   int32_t first_bad;
 };
+
+struct RouteStorage {
+  int32_t totals[kMaxExperts];  // this CTA's ids of each expert, read by the others of the cluster
+  int32_t next[kMaxExperts];    // the row of this CTA's first id of each expert
+  uint64_t scan[kRouteWarps];
+  int32_t first_bad;
+  // Behind it, [kRouteWarps][experts]: ids in a warp's stretch, then those of the warps before it, then of its own earlier ids too.
+};
+
+constexpr int64_t route_shared_bytes(int experts) { return static_cast<int64_t>(sizeof(RouteStorage)) + int64_t{kRouteWarps} * experts * 4; }
 
 }  // namespace h4j::permute

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 
 #include "testing/gpu.h"
@@ -175,12 +176,21 @@ TEST_F(MoePermuteGpu, MovesRowsOfEveryTypeInEveryAlignment) {
   }
 }
 
-TEST_F(MoePermuteGpu, MovesManyTokensInChunks) {
+TEST_F(MoePermuteGpu, MovesManyTokens) {
   h4j_moe_permute_spec spec = spec_of(H4J_F8_E4M3, H4J_F8_E4M3, 900, 128, 40, 32, 16);
   spec.sm_budget = 2;  // 14,400 ids a CTA
   check(spec, 900, Routing::kUniform, 40);
   check(spec_of(H4J_BF16, H4J_BF16, 5000, 32, 256, 8, 1), 5000, Routing::kUniform, 41);
   check(spec_of(H4J_BF16, H4J_BF16, 5000, 8, 3, 3, 1), 4999, Routing::kHoles, 42);
+  uint64_t seed = 60;
+  for (const auto& [in, out] : kTypes) {
+    for (const int alignment : {1, 128}) {
+      check(spec_of(in, out, 3000, 144, 256, 8, alignment), 3000, Routing::kHoles, seed++);
+      check(spec_of(in, out, 3000, 272, 9, 5, alignment), 2500, Routing::kUniform, seed++);
+    }
+  }
+  check(spec_of(H4J_F8_E4M3, H4J_F8_E4M3, 3000, 128, 1024, 8, 4), 3000, Routing::kOneExpert, seed++);
+  check(spec_of(H4J_F8_E4M3, H4J_F8_E4M3, 3000, 128, 8, 8, 4), 3000, Routing::kNowhere, seed++);
 }
 
 TEST_F(MoePermuteGpu, ServesAnyRouting) {
@@ -190,6 +200,27 @@ TEST_F(MoePermuteGpu, ServesAnyRouting) {
     check(spec_of(H4J_F8_E4M3, H4J_F8_E4M3, 200, 128, 1, 1, alignment), 133, Routing::kUniform, 52);
     check(spec_of(H4J_F8_E4M3, H4J_F8_E4M3, 20, 128, 8, 2, alignment), 0, Routing::kUniform, 53);
   }
+}
+
+// Few tokens are counted by every CTA that moves, many by a kernel ahead of them.
+TEST_F(MoePermuteGpu, NamesTheFirstBadIdOfManyTokens) {
+  constexpr int kTokens = 5000;
+  const h4j_moe_permute_spec spec = spec_of(H4J_F8_E4M3, H4J_F8_E4M3, kTokens, 128, 8, 8, 1);
+  std::vector<int32_t> ids(kTokens * 8, 3);
+  ids[39999] = -5, ids[20001] = 8, ids[20002] = 9;
+  h4j_moe_permute_args args{};
+  args.struct_size = sizeof args;
+  args.ids = upload(ids), args.in = upload(std::vector<uint8_t>(kTokens * 128)), args.in_ld = 128;
+  args.in_scales = upload(std::vector<float>(kTokens, 1.0f)), args.in_scales_ld = kTokens;
+  args.out = allocate(kTokens * 8 * 128), args.out_ld = 128, args.out_scales = allocate(kTokens * 8 * 4), args.out_scales_ld = kTokens * 8;
+  args.group_ends = allocate(32), args.places = allocate(kTokens * 8 * 4);
+  Error error;
+  ASSERT_EQ(H4J_OK, h4j_moe_permute(stream_, &spec, &args, &error)) << error.message;
+  EXPECT_EQ(H4J_INVALID_ARGUMENT, h4j_stream_synchronize(stream_, &error));
+  EXPECT_STREQ("moe_permute: ids[20001]: got 8, need -1..7", error.message);
+  EXPECT_EQ(kTokens * 8 - 3, download<int32_t>(args.group_ends, 8)[3]);
+  const auto scales = download<float>(args.out_scales, kTokens * 8 - 3);
+  EXPECT_EQ(scales.size(), static_cast<size_t>(std::count(scales.begin(), scales.end(), 1.0f)));
 }
 
 TEST_F(MoePermuteGpu, DropsAndNamesTheFirstIdThatIsNoExpert) {
