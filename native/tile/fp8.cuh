@@ -106,6 +106,13 @@ __device__ inline float block_scale(float amax, bool power_of_two) {
   return power_of_two ? __uint_as_float((__float_as_uint(scale) + 0x7fffffu) & 0x7f800000u) : scale;
 }
 
+// 1 / scale, rounded to nearest, of a scale that block_scale made; 0 of infinity. What __frcp_rn does for such numbers, without its branch for others.
+__device__ inline float reciprocal_of(float scale) {
+  float near;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(scale));
+  return isinf(scale) ? 0.0f : __fmaf_rn(near, __fmaf_rn(-scale, near, 1.0f), near);
+}
+
 // The largest among the 16 lanes that share a 1x128 block.
 __device__ inline float half_warp_largest(float value) {
 #pragma unroll
@@ -121,7 +128,7 @@ struct Divider {
   float divisor;  // 0 where the scale is infinite: finite numbers then give 0, infinite ones NaN, as division does
   float reciprocal;
 
-  static __device__ Divider of(float scale) { return {isinf(scale) ? 0.0f : scale, __frcp_rn(scale)}; }
+  static __device__ Divider of(float scale) { return {isinf(scale) ? 0.0f : scale, reciprocal_of(scale)}; }
 
   __device__ float operator()(float x) const {
     float quotient = __fmul_rn(x, reciprocal);

@@ -69,7 +69,7 @@ __device__ void store_latent(uint8_t* slot, const float (&latent)[2][8], bool po
 #pragma unroll
     for (int v = 0; v < 2; ++v) {
       const float scale = tile::block_scale(amax[v], power_of_two);
-      *reinterpret_cast<uint2*>(slot + v * 256 + lane * 8) = tile::quantize8_times(latent[v], __frcp_rn(scale));
+      *reinterpret_cast<uint2*>(slot + v * 256 + lane * 8) = tile::quantize8_times(latent[v], tile::reciprocal_of(scale));
       if (kFormat == H4J_MLA_CACHE_FP8_BLOCKS && lane % 16 == 0) scales[v * 2 + lane / 16] = scale;
     }
   }

@@ -33,7 +33,7 @@ struct Plan final : h4j_plan {
 
   int grid(int64_t rows) const {
     const int64_t col_blocks = ceil_div(spec.cols, kScaleBlock);
-    const int64_t resident = int64_t{sms} * kCtasPerSm;
+    const int64_t resident = int64_t{sms} * ctas_per_sm(spec.block_rows, element_size(spec.in_dtype));
     if (spec.block_rows != 1) return streaming_grid(ceil_div(rows, kScaleBlock) * col_blocks, spec.sm_budget, resident);
     return static_cast<int>(std::min(ceil_div(ceil_div(rows, kRowsPerWarp) * col_blocks, kWarpsPerCta), resident));
   }

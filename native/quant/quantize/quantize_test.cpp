@@ -50,7 +50,7 @@ TEST(QuantizePlan, PlansOnADescribedDevice) {
   info.struct_size = sizeof info;
   H4J_ASSERT_OK(h4j_plan_describe(plan, &info, &error));
   EXPECT_STREQ("quantize_1x128_bf16", info.kernel);
-  EXPECT_EQ(132 * 4, info.grid);
+  EXPECT_EQ(132 * 5, info.grid);
   EXPECT_EQ(0, info.workspace_bytes);
   H4J_ASSERT_OK(h4j_plan_close(plan, &error));
 }

@@ -20,28 +20,25 @@ __device__ void quantize_rows(const Params& params) {
 
   const int64_t warp = static_cast<int64_t>(blockIdx.x) * kWarpsPerCta + threadIdx.x / 32;
   for (tile::TileWalk item(warp, static_cast<int64_t>(gridDim.x) * kWarpsPerCta, params.col_blocks); item.row < row_groups; item.next()) {
-    const int64_t row0 = static_cast<int64_t>(item.row) * kRowsPerWarp;
+    const int64_t row0 = static_cast<int64_t>(item.row) * kRowsPerWarp + half;
     const int64_t col = static_cast<int64_t>(item.col) * tile::kScaleBlock + chunk * 8;
+    // Rows 2 * i < left of this half of the warp, from row0 on, are there.
+    const int left = col < params.cols ? params.rows - static_cast<int>(row0) : 0;
+    const In* source = in + row0 * params.in_ld + col;
     Vector loaded[kPairs];
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const int64_t row = row0 + 2 * i + half;
-      loaded[i] = row < params.rows && col < params.cols ? Vector::load(in + row * params.in_ld + col) : Vector::zero();
-    }
+    for (int i = 0; i < kPairs; ++i, source += 2 * params.in_ld) loaded[i] = 2 * i < left ? Vector::load(source) : Vector::zero();
     float own_scale = 0.0f;  // of row 2 * chunk + half, kept by the first lanes of each half
+    uint8_t* target = params.out + row0 * params.out_ld + col;
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
+    for (int i = 0; i < kPairs; ++i, target += 2 * params.out_ld) {
       const float scale = tile::block_scale(tile::half_warp_largest(loaded[i].largest_magnitude()), params.power_of_two != 0);
       if (chunk == i) own_scale = scale;
       float values[8];
       loaded[i].to_floats(values);
-      const int64_t row = row0 + 2 * i + half;
-      if (row < params.rows && col < params.cols) {
-        *reinterpret_cast<uint2*>(params.out + row * params.out_ld + col) = tile::quantize8(values, scale);
-      }
+      if (2 * i < left) *reinterpret_cast<uint2*>(target) = tile::quantize8(values, scale);
     }
-    const int64_t own_row = row0 + 2 * chunk + half;
-    if (chunk < kPairs && own_row < params.rows) params.scales[item.col * params.scales_ld + own_row] = own_scale;
+    if (chunk < kPairs && row0 + 2 * chunk < params.rows) params.scales[item.col * params.scales_ld + row0 + 2 * chunk] = own_scale;
   }
 }
 
@@ -94,7 +91,7 @@ __device__ void quantize_squares(const Params& params) {
 }
 
 template <class In, int kBlockRows>
-__global__ void __launch_bounds__(kThreads, kCtasPerSm) quantize_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(kThreads, ctas_per_sm(kBlockRows, sizeof(In))) quantize_kernel(const __grid_constant__ Params params) {
   static_assert(kBlockRows == 1 || kBlockRows == tile::kScaleBlock, "blocks are 1x128 or 128x128");
   if constexpr (kBlockRows == 1) {
     quantize_rows<In>(params);

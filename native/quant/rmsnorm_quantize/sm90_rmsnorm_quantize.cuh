@@ -35,11 +35,13 @@ __global__ void __launch_bounds__(threads_of(kRowThreads), ctas_per_sm(kRowThrea
   int turn = 0;
   for (int64_t row = static_cast<int64_t>(blockIdx.x) * kRowsPerCta + threadIdx.x / kRowThreads; row < params.rows;
        row += static_cast<int64_t>(gridDim.x) * kRowsPerCta) {
+    const __nv_bfloat16* in = params.in + row * params.in_ld + place * 8;
+    uint8_t* out = params.out + row * params.out_ld + place * 8;
     Vector x[kVectors];
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int col = (v * kRowThreads + place) * 8;
-      x[v] = col < params.cols ? Vector::load(params.in + row * params.in_ld + col) : Vector::zero();
+      x[v] = col < params.cols ? Vector::load(in + v * kRowThreads * 8) : Vector::zero();
     }
     if (params.residual != nullptr) {
 #pragma unroll
@@ -48,7 +50,8 @@ __global__ void __launch_bounds__(threads_of(kRowThreads), ctas_per_sm(kRowThrea
         if (col < params.cols) x[v] = add_residual(x[v], params.residual + row * params.residual_ld + col);
       }
     }
-    const float inverse_rms = tile::inverse_rms<kWarps>(x, params.cols, params.eps, scratch[turn]);
+    float inverse_rms = tile::inverse_rms<kWarps>(x, params.cols, params.eps, scratch[turn]);
+    asm volatile("" : "+f"(inverse_rms));  // kept: the compiler would make it anew for each vector
     turn ^= 1;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
@@ -59,13 +62,13 @@ __global__ void __launch_bounds__(threads_of(kRowThreads), ctas_per_sm(kRowThrea
       const float amax = tile::half_warp_largest(tile::largest_magnitude(values)) * inverse_rms;
       const float scale = tile::block_scale(amax, params.power_of_two != 0);
       if (!in_cols) continue;
-      *reinterpret_cast<uint2*>(params.out + row * params.out_ld + col) = tile::quantize8_times(values, inverse_rms * __frcp_rn(scale));
+      *reinterpret_cast<uint2*>(out + v * kRowThreads * 8) = tile::quantize8_times(values, inverse_rms * tile::reciprocal_of(scale));
       if (params.normalized != nullptr) {
 #pragma unroll
         for (int i = 0; i < 8; ++i) values[i] *= inverse_rms;
         Vector::store(params.normalized + row * params.normalized_ld + col, values);
       }
-      if (place % 16 == 0) params.scales[col / tile::kScaleBlock * params.scales_ld + row] = scale;
+      if (place % 16 == 0) params.scales[(v * (kRowThreads / 16) + place / 16) * params.scales_ld + row] = scale;
     }
   }
 }

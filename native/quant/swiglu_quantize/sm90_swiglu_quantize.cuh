@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) swiglu_quantize_kernel(c
       if (chunk == i) own_scale = scale;
       if (used) {
         *reinterpret_cast<uint2*>(params.out + group * params.out_group_ld + row * params.out_ld + col) =
-            tile::quantize8_times(values, __frcp_rn(scale));
+            tile::quantize8_times(values, tile::reciprocal_of(scale));
       }
     }
     const int own_row = row0 + 2 * chunk;
