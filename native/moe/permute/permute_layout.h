@@ -18,8 +18,8 @@ inline constexpr int kPieceBytes = kLoads * 32 * 16;  // of out
 inline constexpr int kExpertBits = 10;
 inline constexpr int kMaxExperts = 1 << kExpertBits;
 // Where it counts no more than so many ids an SM, each CTA that moves finds its places by counting all ids for itself: a launch ahead takes longer.
-inline constexpr int64_t kMaxCountsPerSm = 16384;
-inline constexpr int kIdsAhead = 4;  // loads of ids in flight a thread
+inline constexpr int64_t kMaxCountsPerSm = 32768;
+inline constexpr int kQuadsAhead = 4;  // loads of four ids in flight a thread
 
 // Else routing, ahead of it: one cluster, whose warps number a stretch of the ids each.
 inline constexpr int kRouteThreads = kMaxExperts;  // a thread an expert while starts are summed

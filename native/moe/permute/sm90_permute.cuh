@@ -169,25 +169,35 @@ __global__ void __launch_bounds__(kRouteThreads, 1) route_kernel(const __grid_co
 // ---- Moving
 
 // Where the experts' rows are, by counting all ids; next: of those from `split` on. All threads of the CTA call it.
-__device__ inline void count_ids(const Params& params, int64_t split, CountStorage& shared) {
+__device__ inline void count_ids(const Params& params, int split, CountStorage& shared) {
   constexpr int kExpertsPerThread = kMaxExperts / kThreads;
   for (int expert = threadIdx.x; expert < kMaxExperts; expert += kThreads) shared.next[expert] = shared.ends[expert] = 0;
   if (threadIdx.x == 0) shared.first_bad = INT32_MAX;
   __syncthreads();
-  const int64_t count = int64_t{params.tokens} * params.top_k;
-  for (int64_t base = threadIdx.x; base < count; base += kThreads * kIdsAhead) {
-    int32_t ids[kIdsAhead];
+  const int count = params.tokens * params.top_k;
+  const auto tally = [&](int32_t id, int at) {
+    if (is_expert(id, params.experts)) {
+      atomicAdd((at < split ? shared.next : shared.ends) + id, 1);
+    } else if (id != -1) {
+      atomicMin(&shared.first_bad, at);
+    }
+  };
+  const int whole = count / 4;
+  for (int base = threadIdx.x; base < whole; base += kThreads * kQuadsAhead) {
+    int4 quads[kQuadsAhead];
 #pragma unroll
-    for (int i = 0; i < kIdsAhead; ++i) ids[i] = base + i * kThreads < count ? __ldg(params.ids + base + i * kThreads) : -1;
+    for (int i = 0; i < kQuadsAhead; ++i) {
+      const int at = base + i * kThreads;
+      quads[i] = at < whole ? __ldg(reinterpret_cast<const int4*>(params.ids) + at) : make_int4(-1, -1, -1, -1);
+    }
 #pragma unroll
-    for (int i = 0; i < kIdsAhead; ++i) {
-      if (is_expert(ids[i], params.experts)) {
-        atomicAdd((base + i * kThreads < split ? shared.next : shared.ends) + ids[i], 1);
-      } else if (ids[i] != -1) {
-        atomicMin(&shared.first_bad, static_cast<int32_t>(base + i * kThreads));
-      }
+    for (int i = 0; i < kQuadsAhead; ++i) {
+      if (base + i * kThreads >= whole) break;
+      const int at = 4 * (base + i * kThreads);
+      tally(quads[i].x, at), tally(quads[i].y, at + 1), tally(quads[i].z, at + 2), tally(quads[i].w, at + 3);
     }
   }
+  if (static_cast<int>(threadIdx.x) < count - 4 * whole) tally(__ldg(params.ids + 4 * whole + threadIdx.x), 4 * whole + threadIdx.x);
   __syncthreads();
   const int first = threadIdx.x * kExpertsPerThread;
   // Rows, and rows of padding, of an expert.
@@ -344,8 +354,8 @@ __device__ void quantize_piece(const Params& params, int64_t token, int offset, 
 
 // The places of this CTA's tokens, which are those of its items, by counting. `pieces`: items of a token.
 __device__ inline void place_tokens(const Params& params, int64_t first_item, int pieces, CountStorage& shared) {
-  const int64_t first = first_item / pieces;
-  const int64_t end = min(int64_t{params.tokens}, (first_item + kWarps - 1) / pieces + 1);
+  const auto first = static_cast<int>(first_item / pieces);
+  const auto end = static_cast<int>(min(int64_t{params.tokens}, (first_item + kWarps - 1) / pieces + 1));
   count_ids(params, first * params.top_k, shared);
   if (blockIdx.x == params.padding_ctas) {
     for (int expert = threadIdx.x; expert < params.experts; expert += kThreads) params.group_ends[expert] = shared.ends[expert];
@@ -355,8 +365,8 @@ __device__ inline void place_tokens(const Params& params, int64_t first_item, in
   }
   if (threadIdx.x < 32) {
     const int lane = threadIdx.x;
-    for (int64_t token = first; token < end; ++token) {
-      const int64_t at = token * params.top_k + lane;
+    for (int token = first; token < end; ++token) {
+      const int at = token * params.top_k + lane;
       const int32_t id = lane < params.top_k ? __ldg(params.ids + at) : -1;
       const bool valid = is_expert(id, params.experts);
       const unsigned same = lanes_with(id, valid, 32 - __clz(params.experts - 1));
@@ -365,7 +375,7 @@ __device__ inline void place_tokens(const Params& params, int64_t first_item, in
       if (valid && lane == __ffs(same) - 1) shared.next[id] += __popc(same);
       __syncwarp();
       shared.places[(token - first) * kMaxTopK + lane] = row;
-      if (lane < params.top_k && token * pieces >= first_item) params.places[at] = row;  // its first piece is of this CTA
+      if (lane < params.top_k && int64_t{token} * pieces >= first_item) params.places[at] = row;  // its first piece is of this CTA
     }
   }
   __syncthreads();
