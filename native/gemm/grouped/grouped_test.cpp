@@ -295,6 +295,15 @@ TEST_F(GroupedGemmGpu, TakesNarrowTiles) {
   }
 }
 
+// A last row of tiles with each count of rows that it can have: what of it is stored, and nothing else.
+TEST_F(GroupedGemmGpu, StoresAnyCountOfRowsAtAGroupsEnd) {
+  constexpr const char* kKernel = "gemm_grouped_128x192x4_g1_c1";
+  std::vector<int64_t> sizes(128);
+  std::iota(sizes.begin(), sizes.end(), 1);
+  run({sizes, 448, 144, 3, 0, 0, 0, kKernel}, false);
+  run({sizes, 448, 144, 200, 320, 0, 0, kKernel}, true);
+}
+
 TEST_F(GroupedGemmGpu, WalksAsManyGroupsAsThereMayBe) {
   std::mt19937_64 random(20261125);
   std::vector<int64_t> sizes(512);
