@@ -268,6 +268,19 @@ __device__ inline int row_of(const Params& params, int place, int j) {
   return j < params.top_k ? row : -1;
 }
 
+// A lane's part of a piece, from byte `own` of the row on, to all places.
+__device__ inline void store_rows(const Params& params, int place, int own, const uint4 (&bits)[kLoads]) {
+  for (int j = 0; j < params.top_k; ++j) {
+    const int row = row_of(params, place, j);
+    if (row < 0) continue;
+    uint8_t* target = params.out + row * params.out_pitch + own;
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      if (own + i * 512 < params.out_row_bytes) *reinterpret_cast<uint4*>(target + i * 512) = bits[i];
+    }
+  }
+}
+
 // Bytes `offset`.. of a token's row as they are, to all its places. `ready` waits for the places.
 template <class Ready>
 __device__ void copy_piece(const Params& params, int64_t token, int offset, Ready ready) {
@@ -285,15 +298,7 @@ __device__ void copy_piece(const Params& params, int64_t token, int offset, Read
   const bool scaled = block < params.blocks && params.scale_ctas == 0;
   const float scale = scaled ? __ldg(params.in_scales + block * params.in_scales_ld + token) : 0.0f;
   const int place = ready();
-  for (int j = 0; j < params.top_k; ++j) {
-    const int row = row_of(params, place, j);
-    if (row < 0) continue;
-    uint8_t* target = params.out + row * params.out_pitch + own;
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      if (own + i * 512 < params.out_row_bytes) *reinterpret_cast<uint4*>(target + i * 512) = bits[i];
-    }
-  }
+  store_rows(params, place, own, bits);
   if (params.blocks == 0 || params.scale_ctas > 0) return;
   for (int j = 0; j < params.top_k; j += 32 / kBlocks) {
     const int row = row_of(params, place, j + lane / kBlocks);
@@ -332,15 +337,7 @@ __device__ void quantize_piece(const Params& params, int64_t token, int offset, 
     bits[i] = make_uint4(low.x, low.y, high.x, high.y);
   }
   const int place = ready();
-  for (int j = 0; j < params.top_k; ++j) {
-    const int row = row_of(params, place, j);
-    if (row < 0) continue;
-    uint8_t* target = params.out + row * params.out_pitch + own;
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      if (own + i * 512 < params.hidden) *reinterpret_cast<uint4*>(target + i * 512) = bits[i];
-    }
-  }
+  store_rows(params, place, own, bits);
   // Each of a block's lanes has its scale, and writes it to another place.
   for (int j = 0; j < params.top_k; j += kLanes) {
     const int row = row_of(params, place, j + lane % kLanes);
