@@ -322,6 +322,33 @@ void lose_the_last_rank_in_a_call(int ranks) {
 TEST_F(MoeExchangeFaultsGpu, RankLostInACallIsNamedByAll) { lose_the_last_rank_in_a_call(4); }
 TEST_P(MoeExchangeHostFaultsGpu, RankLostInACallIsNamedByAll) { lose_the_last_rank_in_a_call(GetParam()); }
 
+// Rank 0 has all it wants of its call and closes, while rank 1 still waits for the last one: what rank 1 then tells its peers must not go to memory that is freed.
+TEST_F(MoeExchangeFaultsGpu, RankMayCloseWhileAnotherWaits) {
+  const Scenario scenario = with_deadline(2, 3, 500'000);
+  run_ranks(scenario, [&](Rank& rank) {
+    Error error;
+    Lane& lane = *rank.lanes.front();
+    lane.seed(0);
+    lane.fill();
+    if (rank.number == 2) {  // reaches rank 0 alone
+      EXPECT_EQ(H4J_OK, h4j_group_set_active(rank.group, 0b101, &error)) << error.message;
+    }
+    EXPECT_EQ(H4J_OK, lane.launch_dispatch(error)) << error.message;
+    EXPECT_EQ(H4J_OK, lane.synchronize(error)) << error.message;
+    if (rank.number == 1) {
+      EXPECT_EQ(H4J_PEER_TIMEOUT, rank.check(error));
+      EXPECT_STREQ("2", error.got) << error.message;
+    } else {
+      EXPECT_EQ(H4J_OK, rank.check(error)) << error.message;
+    }
+    if (rank.number == 0) {
+      rank.lanes.clear();
+      EXPECT_EQ(H4J_OK, h4j_group_close(rank.group, &error)) << error.message;
+      rank.group = nullptr;
+    }
+  });
+}
+
 // Ranks that are left out for some calls, then take part again.
 void mask_ranks(int ranks) {
   const uint64_t all = (uint64_t{1} << ranks) - 1;

@@ -113,6 +113,37 @@ void warm_up(const h4j_group& group) {
   check(cu.cuCtxSynchronize(), "cuCtxSynchronize");
 }
 
+// The connected groups of this process.
+struct ConnectedGroups {
+  std::mutex mutex;
+  std::vector<h4j_group*> all;
+
+  static ConnectedGroups& instance() {
+    static auto& groups = *new ConnectedGroups;  // never destroyed: threads may close groups while the process ends
+    return groups;
+  }
+  void add(h4j_group& group) {
+    const std::scoped_lock lock(mutex);
+    all.push_back(&group);
+  }
+  // Its peers here do not write to its window any more once this returns. Those of other processes have it mapped, and may.
+  void remove(h4j_group& group) {
+    bool told = false;
+    {
+      const std::scoped_lock lock(mutex);
+      std::erase(all, &group);
+      for (h4j_group* peer : all) {
+        if (peer->peers[group.spec.rank] != group.window) continue;
+        auto* closed = const_cast<volatile uint64_t*>(&peer->status->closed);
+        *closed = *closed | uint64_t{1} << group.spec.rank;
+        told = true;
+      }
+    }
+    // A kernel that looked just before may have a store on its way.
+    if (told) std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+};
+
 // Frees what a group holds; the first failure is told when all is freed.
 void release(h4j_group& group) {
   const Driver& cu = driver();
@@ -425,6 +456,7 @@ h4j_status h4j_group_connect(h4j_group* group, const uint8_t* blobs, int64_t byt
       joined.link_gbs = joined.link_gbs == 0 ? rate : std::min(joined.link_gbs, rate);
     }
     joined.connected = true;
+    ConnectedGroups::instance().add(joined);
   });
 }
 
@@ -466,6 +498,7 @@ h4j_status h4j_group_close(h4j_group* group, h4j_error* error) {
   return guarded(kOperation, error, [&] {
     if (group == nullptr) return;
     const std::unique_ptr<h4j_group> owned(group);
+    ConnectedGroups::instance().remove(*owned);
     release(*owned);
   });
 }

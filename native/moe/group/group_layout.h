@@ -138,6 +138,7 @@ inline constexpr uint64_t kSettled = uint64_t{1} << 63;
 struct Status {
   uint64_t report;  // kSettled | phase << 48 | channel << 32 | rank + 1
   uint64_t epoch;
+  uint64_t closed;  // bit r: rank r, of this process, has closed its group, and its window is about to go
 };
 
 // What every kernel of a group is given.

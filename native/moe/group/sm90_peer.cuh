@@ -86,7 +86,9 @@ __device__ inline void leave(const Group& group) {
   uint32_t last = static_cast<uint32_t>(report);
 #pragma unroll 1
   for (int rank = 0; rank < group.shape.ranks; ++rank) {
-    if (takes_part(group, rank)) put(at<uint32_t>(group.peers[rank], missed) + me, last);
+    // A peer that misses nobody, or knew sooner, may have closed its group meanwhile.
+    const bool closed = (get(&group.status->closed) >> rank & 1) != 0;
+    if (takes_part(group, rank) && !closed) put(at<uint32_t>(group.peers[rank], missed) + me, last);
   }
   const uint64_t begin = nanoseconds();
   while (nanoseconds() - begin < kHearsayNs) {
